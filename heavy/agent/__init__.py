@@ -1,0 +1,1 @@
+"""The agent: one step, the trajectory loop, context policies, tool-call hygiene."""

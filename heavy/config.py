@@ -1,0 +1,61 @@
+"""Settings of every Heavy process, read once from the environment (`HEAVY_*`)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """All settings, with their defaults. Secrets never print."""
+
+    model_config = SettingsConfigDict(env_prefix="HEAVY_", extra="ignore", frozen=True)
+
+    store_url: str = ""
+    """redis://, rediss:// or unix:// URL of the run store; it must not evict."""
+    cache_url: str = ""
+    """The tool cache; it may evict. Empty: the run store's server, database 1."""
+    cache_secret: SecretStr = SecretStr("")
+    """Keys the HMAC in cache keys. Empty: derived from the store's own secret, made at first start."""
+    store_timeout_s: Seconds = 5.0
+    """How long one store operation may take, retries included, before the run ends as unavailable."""
+    retention_s: Seconds = 7 * 24 * 3600.0
+    """How long a run stays readable after it ended."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 50051
+    http_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    tokens_file: str = ""
+    """Bearer tokens, one `tenant:token` a line. Empty: no token is asked for, and only loopback is served."""
+
+    runs_max: Annotated[int, Field(gt=0)] = 32
+    """Runs under way in one coordinator."""
+    queue_max: Annotated[int, Field(ge=0)] = 64
+    """Runs accepted but waiting for their turn; beyond, callers are told when to retry."""
+    attach_grace_s: Seconds = 10.0
+    """How long a run whose caller went away waits for the same request_id to come back."""
+    lease_s: Seconds = 10.0
+    """How long a run outlives a coordinator that stopped renewing its lease."""
+    deadline_max_s: Seconds = 4 * 3600.0
+
+    profile_dirs: str = ""
+    """More directories with profiles (*.toml), separated by ':'."""
+    profile: str = ""
+    """The profile of arms and aggregator where a policy names none. Empty: the only one being served."""
+
+    runner_in_flight_max: Annotated[int, Field(gt=0)] = 64
+    """Trajectories one runner executes at once."""
+    delta_interval_ms: Annotated[int, Field(ge=10, le=1000)] = 60
+    checkpoint_tokens: Annotated[int, Field(gt=0)] = 4_000
+    checkpoint_s: Seconds = 30.0
+    generation_silence_s: Seconds = 120.0
+    """How long an engine may send nothing at all before the generation is given up."""
+
+    otlp_endpoint: str = ""
+    """Where traces go (OTLP over gRPC). Empty: tracing is off."""
+    service_name: str = "heavy"
+    log_level: str = "INFO"

@@ -1,0 +1,65 @@
+"""What a tool declares and what a call gives back. Tool failures are values, never exceptions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from heavy.core.ids import RunId, TrajectoryId
+
+
+class Effects(StrEnum):
+    """What a call does to the world: nothing, reads it, or changes it."""
+
+    PURE = "pure"
+    READ = "read"
+    WRITE = "write"
+
+
+class CacheState(StrEnum):
+    """How a result was come by: cached, from another's call in flight, executed and stored, or uncached."""
+
+    HIT = "hit"
+    COALESCED = "coalesced"
+    MISS = "miss"
+    BYPASS = "bypass"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as the model and the cache see it. `parameters` is a JSON schema of an object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    version: str
+    effects: Effects
+    cacheable: bool
+    timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContext:
+    """For whom a call is made. `timeout_s` bounds it and is never more than the run has left."""
+
+    run: RunId
+    trajectory: TrajectoryId
+    step: int
+    tenant: str
+    call_id: str
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutput:
+    """The value of a call. `is_error` marks a failure that the model should see and act on."""
+
+    content: str
+    is_error: bool = False
+    cache: CacheState = CacheState.BYPASS
+    duration_s: float = 0.0
+    deterministic: bool = True
+    """Whether an error would come again (bad arguments) or might pass (time-out)."""
+    meta: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,126 @@
+"""A profile: how a model is served and spoken to. Written as TOML, validated whole, frozen afterwards."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from heavy.core.policy import ContextPolicy
+
+Engine = Literal["sglang", "openvino", "remote", "simulated"]
+Positive = Annotated[int, Field(gt=0)]
+Price = Annotated[float, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServeSection(_Part):
+    """How replicas of the profile are brought up. Unused for `remote`."""
+
+    replicas: Annotated[int, Field(ge=0, le=64)] = 1
+    model_path: str = ""
+    """A directory or hub id; relative paths start at the profile's own directory."""
+    engine_python: str = ""
+    """The interpreter of the engine's environment; empty: the one Heavy builds or runs in."""
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs of one replica, over all its nodes; also what GPU-seconds are counted by."""
+    start_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    in_flight_max: Positive = 64
+
+
+class RemoteSection(_Part):
+    """Where an OpenAI-compatible endpoint is, for `engine = "remote"`."""
+
+    base_url: str
+    """With its version path, such as http://127.0.0.1:30000/v1."""
+    api_key_env: str = ""
+    """The environment variable that holds the key. The key itself is never written into a profile."""
+    dialect: Literal["openai", "sglang"] = "openai"
+    """`sglang`: the endpoint also takes request ids, aborts, load reports and reasoning content."""
+
+
+class SamplingPreset(_Part):
+    """Sampling of one role."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class SamplingSection(_Part):
+    """Presets per role."""
+
+    arm: SamplingPreset = SamplingPreset()
+    aggregator: SamplingPreset = SamplingPreset()
+
+
+class LimitsSection(_Part):
+    """What a trajectory on this profile may do where the policy does not say less."""
+
+    steps_max: Positive = 120
+    output_tokens_per_step_max: Positive = 48_000
+    answer_tokens_reserved: Positive = 2_048
+    """Kept free in the context for a forced final answer."""
+    tool_output_chars_max: Positive = 32_000
+
+
+class PromptsSection(_Part):
+    """Template names: built-in ones from heavy/prompts, or files beside the profile ("./name.jinja")."""
+
+    system: str = ""
+    """Empty: no system message is added."""
+    aggregate: str = "aggregate.jinja"
+    force_answer: str = "force_answer.jinja"
+    repeat_reminder: str = "repeat_reminder.jinja"
+
+
+class AggregationSection(_Part):
+    """How much of each candidate the aggregator is shown at first, and whether it may open transcripts."""
+
+    reasoning_tail_chars: Annotated[int, Field(ge=0)] = 4_000
+    trace_tools: bool = True
+
+
+class PricesSection(_Part):
+    """What tokens or GPU time cost. Both may be given; the ledger shows both."""
+
+    usd_per_million_prompt_tokens: Price = 0.0
+    usd_per_million_cached_tokens: Price | None = None
+    """None: cached tokens cost what prompt tokens cost."""
+    usd_per_million_output_tokens: Price = 0.0
+    usd_per_gpu_hour: Price = 0.0
+
+
+class Profile(_Part):
+    """One model, served one way."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+    title: str
+    """What people see: the model's name and size, such as "Kimi K2 Thinking (1T, INT4)"."""
+    engine: Engine
+    model: str
+    """The served model name, as requests name it."""
+    context_tokens: Annotated[int, Field(ge=256)]
+    tool_call_dialect: Literal["kimi_k2", "openai"] = "openai"
+    """`kimi_k2`: ids are renumbered to functions.name:index and calls inside reasoning are salvaged."""
+    send_reasoning_back: bool = True
+    context_policy: ContextPolicy = ContextPolicy.HIDE_TOOL_OUTPUTS
+    default_tools: tuple[str, ...] = ()
+    serve: ServeSection = ServeSection()
+    remote: RemoteSection | None = None
+    sampling: SamplingSection = SamplingSection()
+    limits: LimitsSection = LimitsSection()
+    prompts: PromptsSection = PromptsSection()
+    aggregation: AggregationSection = AggregationSection()
+    prices: PricesSection = PricesSection()
+    directory: str = ""
+    """Where the profile was read from; relative paths in it start here. Set by the loader."""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether what it says is made up; people are told wherever they see it."""
+        return self.engine == "simulated"

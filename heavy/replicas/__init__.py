@@ -1,0 +1,1 @@
+"""Model servers as the agent sees them: a protocol, a streaming client, routing and health."""

@@ -1,0 +1,97 @@
+"""The seam to a model server. Mechanism only: one generation, streamed; no retries, no history editing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from heavy.core.messages import FinishReason, Message, ToolCall
+from heavy.core.policy import Sampling
+from heavy.core.records import GenerationTiming
+from heavy.core.tools import ToolSpec
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One generation. `messages` go out as they are: the agent has applied the model's rules to them.
+
+    `request_id` is the engine-side id (see `heavy.core.ids.request_id`); `tokens_max` the completion cap;
+    `tool_choice` "auto", "none" or "required"; `prefer_replica` where the prefix is warm.
+    """
+
+    request_id: str
+    profile: str
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...]
+    sampling: Sampling
+    tokens_max: int
+    deadline_ms: int
+    tool_choice: str = "auto"
+    stop: tuple[str, ...] = ()
+    prefer_replica: str = ""
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """Fresh text. Either may be empty."""
+
+    reasoning: str = ""
+    content: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Tokens as the engine counted them."""
+
+    prompt: int = 0
+    cached: int = 0
+    reasoning: int = 0
+    output: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of a generation, always the last event. `content` and `reasoning` are the whole text."""
+
+    content: str
+    reasoning: str
+    tool_calls: tuple[ToolCall, ...]
+    finish_reason: FinishReason
+    usage: TokenUsage
+    replica: str
+    model: str
+    timing: GenerationTiming
+
+
+GenerationEvent = TextDelta | Finished
+
+
+class Replica(Protocol):
+    """Something that generates: one server, or a router over many."""
+
+    def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+        """Stream one generation; ends with exactly one `Finished`.
+
+        Closing the iterator or cancelling the task aborts the generation in the engine, explicitly.
+        Raises `EngineRefused`, `EngineUnavailable`, `EngineTimeout`, `MalformedStream`, `ContextOverflow`.
+        """
+        ...
+
+    async def count_tokens(
+        self, profile: str, messages: tuple[Message, ...], tools: tuple[ToolSpec, ...]
+    ) -> int:
+        """Prompt tokens by the server's own tokenizer and template; an estimate where it has none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaLoad:
+    """The engine's own load report."""
+
+    running: int
+    waiting: int
+    kv_tokens_used: int
+    kv_tokens_max: int
+    raw: Mapping[str, Any]

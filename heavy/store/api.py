@@ -1,0 +1,264 @@
+"""What the store promises. `heavy.store.redis` keeps the promises on Redis 7 and Valkey.
+
+Every method waits a bounded time and then raises `StoreUnavailable`. A run's log is appended only under
+its lease: whoever holds another epoch, or none, gets `LeaseLost` and stops writing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from heavy.core.ids import RunId, TrajectoryId
+from heavy.core.ledger import Ledger, Spend
+from heavy.core.records import Delta, Entry, Record
+from heavy.core.runs import Run, RunFailure, RunResult, RunSpec, RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """What `create` did. `fresh` is False when the request_id had already created the run."""
+
+    run: Run
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """One page of runs, newest first. `next_token` is empty on the last."""
+
+    runs: tuple[Run, ...]
+    next_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ends: its final state and what goes with it."""
+
+    state: RunState
+    result: RunResult | None
+    failure: RunFailure | None
+    ledger: Ledger
+    ended_ms: int
+
+
+class ControlKind:
+    """What a control message asks for."""
+
+    CANCEL = "cancel"
+    """Stop the whole run."""
+    CUT = "cut"
+    """Stop one trajectory; what it has is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A message to whoever executes a run. `trajectory` is empty for the whole run."""
+
+    kind: str
+    trajectory: TrajectoryId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """What one generation may cost at most, or did cost."""
+
+    tokens: int
+    cost_usd: float
+
+
+class RunLog(Protocol):
+    """Run records and their logs."""
+
+    async def create(self, spec: RunSpec, *, owner: str, lease_s: float) -> Created:
+        """Store a run and take its lease in one step, or find the one its request_id created.
+
+        Raises `RequestConflict` when that one was a different request (messages or policy).
+        """
+        ...
+
+    async def get(self, run: RunId) -> Run:
+        """The run record. Raises `NotFound`."""
+        ...
+
+    async def list(
+        self, tenant: str, *, states: frozenset[RunState], page_size: int, page_token: str
+    ) -> RunPage:
+        """The tenant's runs, newest first; empty `states` means all. `InvalidRequest` for a bad token."""
+        ...
+
+    async def append(self, run: RunId, *, epoch: int, entries: Sequence[Entry]) -> tuple[int, ...]:
+        """Number and append entries in one atomic step, all or none. Raises `LeaseLost`, `NotFound`."""
+        ...
+
+    async def transition(self, run: RunId, *, epoch: int, state: RunState, entry: Entry) -> None:
+        """Move a run to a state that is not final and append the entry that says so, atomically."""
+        ...
+
+    async def finish(self, run: RunId, *, epoch: int, ending: Ending, entry: Entry) -> bool:
+        """End a run atomically: state, ending, last entry, lease released, retention begun.
+
+        False when it had ended already (nothing changes). Raises `LeaseLost`.
+        """
+        ...
+
+    async def read(self, run: RunId, *, after: int, limit: int) -> tuple[Record, ...]:
+        """At most `limit` records with numbers above `after`. Raises `NotFound`."""
+        ...
+
+    def follow(self, run: RunId, *, after: int, deltas: bool) -> AsyncIterator[Record | tuple[Delta, ...]]:
+        """Records from a number on as they come, deltas between them if wanted; ends after the final record.
+
+        Raises `NotFound` (also when the run's retention ends meanwhile) and `StoreUnavailable`.
+        """
+        ...
+
+    async def publish(self, run: RunId, deltas: Sequence[Delta]) -> None:
+        """Show fresh text to whoever follows. Bounded and lossy: old deltas fall out."""
+        ...
+
+
+class Leases(Protocol):
+    """Who owns a run. An epoch is never used twice for one run."""
+
+    async def renew(self, run: RunId, *, epoch: int, lease_s: float) -> None:
+        """Extend the lease. Raises `LeaseLost` when it has expired or moved on."""
+        ...
+
+    async def held(self, run: RunId, *, epoch: int) -> bool:
+        """Whether `epoch` still owns the run: what a runner asks while a generation is under way."""
+        ...
+
+    async def release(self, run: RunId, *, epoch: int) -> None:
+        """Give a lease up early; no error when it is gone already."""
+        ...
+
+    async def expired(self, limit: int) -> tuple[Run, ...]:
+        """Runs that are not final and have no owner: theirs has died."""
+        ...
+
+    async def take(self, run: RunId, *, owner: str, lease_s: float) -> int:
+        """Take over an ownerless run; the new epoch. Raises `LeaseLost` when someone else holds it."""
+        ...
+
+
+class Budgets(Protocol):
+    """Money and tokens of a run, reserved before they are spent. The aggregation's share is kept apart."""
+
+    async def reserve(
+        self, run: RunId, *, epoch: int, request_id: str, amount: Amount, aggregation: bool
+    ) -> None:
+        """Set an amount aside. Raises `BudgetExhausted` when the run's budget does not hold it, `LeaseLost`.
+
+        Reserving again under the same `request_id` changes nothing.
+        """
+        ...
+
+    async def settle(self, run: RunId, *, request_id: str, spent: Amount) -> None:
+        """Return a reservation and book what was really spent. Settling twice changes nothing."""
+        ...
+
+    async def count_tool_calls(self, run: RunId, *, calls: int) -> int:
+        """Count tool calls of a run; the total so far. Raises `BudgetExhausted` past the run's cap."""
+        ...
+
+    async def spent(self, run: RunId) -> Amount:
+        """What is booked so far."""
+        ...
+
+
+class ControlChannel(Protocol):
+    """Cancel and cut, pushed to whoever listens and readable later by whoever did not."""
+
+    async def send(self, run: RunId, control: Control) -> None:
+        """Note a control message in the run's record and push it. Noting it twice changes nothing."""
+        ...
+
+    def listen(self, run: RunId) -> AbstractAsyncContextManager[AsyncIterator[Control]]:
+        """Control messages of a run: those noted already, then those pushed, each once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaInfo:
+    """A replica as it announces itself. `load` is the engine's own report, 0 where it has none."""
+
+    replica: str
+    profile: str
+    base_url: str
+    engine: str
+    model: str
+    state: str
+    """`starting`, `ready`, `draining` or `failed`."""
+    running: int = 0
+    waiting: int = 0
+    kv_tokens_used: int = 0
+    kv_tokens_max: int = 0
+    in_flight_max: int = 64
+    detail: str = ""
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerInfo:
+    """A runner as it announces itself: the name of its Ray actor and how much it is doing."""
+
+    runner: str
+    in_flight: int
+    in_flight_max: int
+    pid: int = 0
+
+
+class Directory(Protocol):
+    """Who is there. Announcements expire by themselves, so a dead process disappears."""
+
+    async def announce_replica(self, info: ReplicaInfo, *, ttl_s: float) -> None:
+        """Show a replica until `ttl_s` has passed or it is announced again."""
+        ...
+
+    async def announce_runner(self, info: RunnerInfo, *, ttl_s: float) -> None:
+        """Show a runner until `ttl_s` has passed or it is announced again."""
+        ...
+
+    async def withdraw(self, name: str) -> None:
+        """Take a replica or runner off at once."""
+        ...
+
+    async def replicas(self) -> tuple[ReplicaInfo, ...]:
+        """Everything announced, sorted by id."""
+        ...
+
+    async def runners(self) -> tuple[RunnerInfo, ...]:
+        """Everything announced, sorted by name."""
+        ...
+
+
+class Store(Protocol):
+    """One connection to the run store, and its five parts."""
+
+    @property
+    def log(self) -> RunLog: ...
+    @property
+    def leases(self) -> Leases: ...
+    @property
+    def budgets(self) -> Budgets: ...
+    @property
+    def control(self) -> ControlChannel: ...
+    @property
+    def directory(self) -> Directory: ...
+
+    async def ping(self) -> None:
+        """Raises `StoreUnavailable` when the server does not answer."""
+        ...
+
+    async def close(self) -> None:
+        """Close every connection; safe to call twice."""
+        ...
+
+
+def spend_amount(spend: Spend) -> Amount:
+    """What a spend counts against a budget."""
+    return Amount(tokens=spend.tokens, cost_usd=spend.cost_usd)

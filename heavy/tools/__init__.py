@@ -1,0 +1,1 @@
+"""Tools: the protocol, toolsets, the result cache, the python sandbox, trace tools."""

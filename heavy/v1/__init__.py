@@ -1,0 +1,1 @@
+"""Generated from protos/heavy/v1 by `make proto`."""
