@@ -1,0 +1,74 @@
+"""Turns problems into training text: segments, each with whether its tokens are to be imitated."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from workers.abacus import chat
+from workers.abacus.prompting import LABELS, Candidate, aggregate_prompt
+from workers.abacus.tasks import LEVELS, Problem, make_problem, programs
+from workers.abacus.tasks.audit import aggregate
+from workers.abacus.tasks.stumble import candidates
+from workers.abacus.tasks.trace import answer_message, gold, tools_for
+
+Segments = list[tuple[str, bool]]
+SLIP_SHARE = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """How often each kind of example is drawn, and how wide imagined aggregations are."""
+
+    families: dict[str, float]
+    imagined: float
+    width_max: int = 8
+
+    @classmethod
+    def base(cls, width_max: int = 8) -> Mix:
+        """The mix of the first phase, in examples (not tokens)."""
+        return cls({"chains": 0.22, "totals": 0.33, "stories": 0.25, "programs": 0.20}, imagined=0.10, width_max=width_max)
+
+
+def example(rng: random.Random, index: int, mix: Mix, easy: float = 0.0) -> Segments:
+    """One example; `easy` in 0..1 is the share of problems drawn from the lowest levels."""
+    family = rng.choices(list(mix.families), list(mix.families.values()))[0]
+    levels = LEVELS[family]
+    level = rng.choice(levels[:2] if rng.random() < easy else levels)
+    problem = make_problem(family, level, "train", rng.randrange(1 << 40))
+    if rng.random() < mix.imagined:
+        width = rng.randint(2, mix.width_max)
+        made = candidates(problem, rng, width, rng.choice((0.08, 0.15, 0.25)))
+        return aggregation(problem, made, rng)
+    if problem.needs_tool and rng.random() < SLIP_SHARE:
+        problem = programs.with_slip(rng, problem)
+    return solution(problem, rng)
+
+
+def solution(problem: Problem, rng: random.Random) -> Segments:
+    """A gold trajectory; only what the assistant writes is imitated, and no slips."""
+    tools = tools_for(problem)
+    segments: Segments = []
+    turns = gold(problem, rng)
+    pending = chat.render([], tools, prompt=False)
+    for message, imitate in turns:
+        if message["role"] == "assistant":
+            segments.append((pending + chat.GENERATION_PROMPT, False))
+            segments.append((chat.completion(message), imitate))
+            pending = ""
+        else:
+            pending += chat.render([message], prompt=False)
+    return segments
+
+
+def aggregation(problem: Problem, made: Sequence[Candidate], rng: random.Random) -> Segments:
+    """A gold aggregation over candidates, relabelled in a random order."""
+    shuffled = rng.sample(list(made), len(made))
+    relabelled = [
+        Candidate(label, candidate.answer, candidate.reasoning, candidate.outcome)
+        for label, candidate in zip(LABELS, shuffled, strict=False)
+    ]
+    thought, answer, cites = aggregate(problem, relabelled, rng)
+    prompt = chat.render([{"role": "user", "content": aggregate_prompt(problem.question, relabelled)}])
+    return [(prompt, False), (chat.completion(answer_message(answer, thought, cites)), True)]

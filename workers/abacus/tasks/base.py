@@ -1,0 +1,86 @@
+"""The words every family shares: a problem, its lines of reasoning, its splits."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+Split = Literal["train", "dev", "test", "fresh"]
+
+NAMES = ("Ana", "Ben", "Mia", "Tom", "Eva", "Max", "Lea", "Jon", "Zoe", "Sam")
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One labelled quantity of a total: `times` groups of `amount`; a plain quantity has `times` None."""
+
+    label: str
+    amount: int
+    times: int | None = None
+
+    @property
+    def value(self) -> int:
+        """What the term adds to the total."""
+        return self.amount * (1 if self.times is None else self.times)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call to `python` a solution makes.
+
+    `expression` is what is printed; `result` what comes back, or None where it raises `error`. A `slip` is a call
+    nobody should imitate: it is shown, its loss is masked, and what follows corrects it.
+    """
+
+    expression: str
+    result: int | None
+    note: str
+    error: str = ""
+    slip: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One question with its true answer and what is needed to derive and to audit it.
+
+    Exactly one of three kinds: `lines` is a derivation in a fixed order, `terms` may be visited in any order,
+    `calls` is a derivation whose results come from the `python` tool.
+    """
+
+    family: str
+    template: str
+    level: int
+    question: str
+    answer: int
+    lines: tuple[str, ...] = ()
+    terms: tuple[Term, ...] = ()
+    calls: tuple[Call, ...] = ()
+
+    @property
+    def needs_tool(self) -> bool:
+        """Whether the question is asked with the `python` tool declared."""
+        return bool(self.calls)
+
+
+def rng_for(split: Split, family: str, level: int, index: int) -> random.Random:
+    """The generator of one problem: the same four words give the same problem on every machine."""
+    return random.Random(f"abacus/{split}/{family}/{level}/{index}")
+
+
+def join_and(parts: list[str]) -> str:
+    """`a, b and c`."""
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def apply(left: int, operator: str, right: int) -> int | None:
+    """The value of one step, or None where it is not a whole number of zero or more."""
+    if operator == "+":
+        return left + right
+    if operator == "-":
+        return left - right if left >= right else None
+    if operator == "*":
+        return left * right
+    if operator == "/":
+        return left // right if right and left % right == 0 else None
+    raise ValueError(f"unknown operator {operator!r}: use one of + - * /")

@@ -1,0 +1,155 @@
+"""Tasks for the `python` tool: several calls in a row, each built on the result before, errors included.
+
+A level is the number of calls a clean solution makes (calls that must fail count too).
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from workers.abacus.tasks.base import Call, Problem, join_and
+from workers.abacus.tasks.totals import LABELS
+
+LEVELS = (1, 2, 3, 4, 5)
+LIMIT = 9_999_999
+NAMES_UNKNOWN = ("rate", "price", "size", "speed", "tax")
+ZERO_DIVISION = ("ZeroDivisionError: division by zero", "ZeroDivisionError: integer division or modulo by zero")
+VERBS = {
+    "*": ("multiply by {}", "times {}"),
+    "+": ("add {}", "plus {}"),
+    "-": ("subtract {}", "take away {}"),
+    "//": ("divide by {} and round down",),
+}
+
+
+def make(rng: random.Random, level: int) -> Problem:
+    """A tool task of `level` calls."""
+    kinds = [_sequence, _sequence, _purchase] + ([_quotients, _unknown] if level >= 2 else [])
+    return rng.choice(kinds)(rng, level)
+
+
+def _sequence(rng: random.Random, level: int) -> Problem:
+    start = value = rng.randint(100, 9999)
+    told: list[str] = []
+    calls: list[Call] = []
+    while len(calls) < level:
+        operator = rng.choice(("*", "+", "-", "//"))
+        operand = rng.randint(11, 99) if operator in ("*", "//") else rng.randint(100, 9999)
+        result = _value(value, operator, operand)
+        if not 0 < result <= LIMIT:
+            continue
+        told.append(rng.choice(VERBS[operator]).format(operand))
+        calls.append(_call(f"{value}{operator}{operand}", result))
+        value = result
+    text = rng.choice(
+        ("Use python: start with {}, {}.", "With python, start with {}, {}.", "Use python: take {}, {}.")
+    )
+    return _problem("sequence", level, text.format(start, ", ".join(told)), value, calls)
+
+
+def _purchase(rng: random.Random, level: int) -> Problem:
+    labels = rng.sample(LABELS, level)
+    pairs = [(rng.randint(11, 999), rng.randint(11, 999)) for _ in labels]
+    calls: list[Call] = []
+    total = 0
+    for count, price in pairs:
+        head = f"{total}+" if calls else ""
+        total += count * price
+        calls.append(_call(f"{head}{count}*{price}", total))
+    told = join_and([f"{c} {label} at {p}" for (c, p), label in zip(pairs, labels, strict=True)])
+    text = rng.choice(("Use python: what do {} cost?", "With python, add up {}."))
+    return _problem("purchase", level, text.format(told), total, calls)
+
+
+def _quotients(rng: random.Random, level: int) -> Problem:
+    amount = rng.randint(100, 9999)
+    divisors = [rng.randint(2, 99) for _ in range(level - 1)]
+    divisors.insert(rng.randrange(level), 0)
+    calls: list[Call] = []
+    total: int | None = None
+    for divisor in divisors:
+        expression = f"{amount}//{divisor}" if total is None else f"{total}+{amount}//{divisor}"
+        if divisor == 0:
+            calls.append(Call(expression, None, f"{expression} fails, skip", rng.choice(ZERO_DIVISION)))
+            continue
+        total = (total or 0) + amount // divisor
+        calls.append(_call(expression, total))
+    told = join_and([str(divisor) for divisor in divisors])
+    text = rng.choice(
+        (
+            "Use python: divide {} by {}, rounding down, and add what works.",
+            "With python, add up {} divided by {}, rounded down. Skip what fails.",
+        )
+    )
+    assert total is not None
+    return _problem("quotients", level, text.format(amount, told), total, calls)
+
+
+def _unknown(rng: random.Random, level: int) -> Problem:
+    name, count, value = rng.choice(NAMES_UNKNOWN), rng.randint(11, 999), rng.randint(11, 99)
+    calls = [
+        Call(f"{name}*{count}", None, f"{name} fails, use {value}", f"NameError: name '{name}' is not defined"),
+        _call(f"{value}*{count}", value * count),
+    ]
+    total = value * count
+    told: list[str] = []
+    while len(calls) < level:
+        operator, operand = rng.choice(("+", "*")), rng.randint(11, 99)
+        result = _value(total, operator, operand)
+        if result > LIMIT:
+            operator, result = "+", total + operand
+        told.append(rng.choice(VERBS[operator]).format(operand))
+        calls.append(_call(f"{total}{operator}{operand}", result))
+        total = result
+    then = "".join(f", {part}" for part in told)
+    text = f"Use python: take {name}*{count}{then}. If {name} is not known use {value}."
+    return _problem("unknown", level, text, total, calls)
+
+
+def with_slip(rng: random.Random, problem: Problem) -> Problem:
+    """The same problem with one bad call before a good one: a masked mistake to recover from."""
+    good = [index for index, call in enumerate(problem.calls) if call.result is not None]
+    index = rng.choice(good)
+    expression = problem.calls[index].expression
+    bad, error = rng.choice(
+        (
+            (f"x{expression}", f"NameError: name 'x{expression.split('+')[0].split('*')[0]}' is not defined"),
+            (f"total+{expression}", "NameError: name 'total' is not defined"),
+            (f"{expression}/0", "ZeroDivisionError: division by zero"),
+            (f"{expression}+", "SyntaxError: invalid syntax"),
+        )
+    )
+    slip = Call(bad, None, "fails, again", error, slip=True)
+    return replace(problem, calls=(*problem.calls[:index], slip, *problem.calls[index:]))
+
+
+def result_text(rng: random.Random, call: Call) -> str:
+    """What the tool hands back: stdout, or a traceback, short or long."""
+    if call.result is not None:
+        return f"{call.result}\n"
+    head = "Traceback (most recent call last):\n"
+    place = rng.choice(('  File "<cell>", line 1, in <module>\n', '  File "<string>", line 1, in <module>\n'))
+    shape = rng.random()
+    if shape < 0.5:
+        return call.error
+    if shape < 0.7:
+        return f"{call.error}\n"
+    if shape < 0.85:
+        return f"{head}{place}{call.error}"
+    source = f"    print({call.expression})\n"
+    marks = " " * rng.randint(10, 14) + "~" * rng.randint(1, 4) + "^^" + "~" * rng.randint(0, 3) + "\n"
+    return f"{head}{place}{source}{marks if rng.random() < 0.5 else ''}{call.error}\n"
+
+
+def _value(left: int, operator: str, right: int) -> int:
+    values = {"*": left * right, "+": left + right, "-": left - right, "//": left // right}
+    return values[operator]
+
+
+def _call(expression: str, result: int) -> Call:
+    return Call(expression, result, f"{expression}={result}")
+
+
+def _problem(template: str, level: int, text: str, answer: int, calls: list[Call]) -> Problem:
+    return Problem("programs", template, level, text, answer, calls=tuple(calls))
