@@ -12,6 +12,7 @@
     │   └── ContextOverflow     a request longer than the model's context
     ├── LeaseLost               another owner has the run, or nobody: stop writing
     ├── StoreUnavailable        the run store did not answer within its bound
+    ├── ServerUnavailable       the Heavy server cannot be reached, or is going down
     ├── RunnerLost              the process that executed a trajectory is gone
     └── EngineError             a model server: every one says which replica
         ├── EngineRefused       it rejected the request (4xx): trying again will not help
@@ -149,6 +150,12 @@ class StoreUnavailable(HeavyError):
     """The run store did not answer within its bound."""
 
     code = "store_unavailable"
+
+
+class ServerUnavailable(HeavyError):
+    """The Heavy server cannot be reached, or is going down: another attempt may find it again."""
+
+    code = "server_unavailable"
 
 
 class RunnerLost(HeavyError):

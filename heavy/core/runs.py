@@ -55,6 +55,12 @@ class RunSpec:
     created_ms: int
     deadline_ms: int
     traceparent: str = ""
+    fingerprint: str = ""
+    """Digest of messages and policy as the caller sent them, before defaults: what a second use of the
+    `request_id` is compared by. (A resolved policy is not the same twice: random seed, shrinking deadline.)
+    """
+    simulated: bool = False
+    """Whether a member is served by the simulated engine: people are told wherever they see the run."""
 
 
 class TrajectoryRole(StrEnum):

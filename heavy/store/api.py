@@ -76,7 +76,7 @@ class RunLog(Protocol):
     async def create(self, spec: RunSpec, *, owner: str, lease_s: float) -> Created:
         """Store a run and take its lease in one step, or find the one its request_id created.
 
-        Raises `RequestConflict` when that one was a different request (messages or policy).
+        Raises `RequestConflict` when that one was a different request (another `spec.fingerprint`).
         """
         ...
 

@@ -1,0 +1,100 @@
+"""What a coordinator offers to whatever faces callers: the gRPC service, the HTTP gateway.
+
+Requests arrive here complete: a `Policy` whose defaults are filled in and whose limits were checked
+(see `heavy.coordinator.defaults`). Every method checks the tenant: another tenant's run is `NotFound`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from heavy.coordinator.defaults import PolicyDefaults
+from heavy.core.ids import RunId, TrajectoryId
+from heavy.core.messages import Message
+from heavy.core.policy import Policy
+from heavy.core.records import Delta, Record
+from heavy.core.runs import Outcome, Run, RunState
+from heavy.store.api import Created, RunPage
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRequest:
+    """A checked request. `attached`: it belongs to a call; otherwise it lives until it ends by itself.
+
+    `fingerprint` is the digest of what the caller sent (`heavy.coordinator.defaults.fingerprint`) and goes
+    into the run's spec: the same `request_id` with another fingerprint is a `RequestConflict`.
+    """
+
+    tenant: str
+    request_id: str
+    messages: tuple[Message, ...]
+    policy: Policy
+    attached: bool
+    traceparent: str
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrajectoryPage:
+    """Records of one trajectory. `outcome` once it has ended; `more` when records follow the last one."""
+
+    records: tuple[Record, ...]
+    outcome: Outcome | None
+    more: bool
+
+
+class Coordinator(Protocol):
+    """Accepts runs, lets them be watched, and stops them."""
+
+    @property
+    def policies(self) -> PolicyDefaults:
+        """How drafts become policies now: the profiles, what is served, the tools."""
+        ...
+
+    async def create(self, request: CreateRequest) -> Created:
+        """Accept a run, or find the one that this `request_id` created.
+
+        An attached run whose creator never attaches is in its grace from the start. Raises
+        `InvalidRequest`, `Overloaded`, `RequestConflict`, `StoreUnavailable`.
+        """
+        ...
+
+    def watch(
+        self, tenant: str, run: RunId, *, after: int, deltas: bool
+    ) -> AsyncIterator[Record | tuple[Delta, ...]]:
+        """Records above `after` as they come, and deltas if wanted; ends after the final record.
+
+        Closing the iterator (`aclose`, where it has one) or cancelling its consumer ends it. Raises
+        `NotFound`, `StoreUnavailable`.
+        """
+        ...
+
+    async def get(self, tenant: str, run: RunId) -> Run:
+        """The run record. Raises `NotFound`, `StoreUnavailable`."""
+        ...
+
+    async def list(
+        self, tenant: str, *, states: frozenset[RunState], page_size: int, page_token: str
+    ) -> RunPage:
+        """The tenant's runs, newest first; no `states` means all. `InvalidRequest` for a bad token."""
+        ...
+
+    async def cancel(self, tenant: str, run: RunId, reason: str) -> Run:
+        """Ask a run to stop; the run as it was when that was noted. Harmless on a run that has ended."""
+        ...
+
+    async def trajectory(
+        self, tenant: str, run: RunId, trajectory: TrajectoryId, *, after: int, limit: int
+    ) -> TrajectoryPage:
+        """At most `limit` records of one trajectory with numbers above `after`. Raises `NotFound`."""
+        ...
+
+    def attach(self, run: RunId) -> AbstractAsyncContextManager[None]:
+        """Within it, a caller is there. When the last one leaves an attached run, its grace begins.
+
+        Entering ends a grace under way. Without effect on runs that were created detached.
+        """
+        ...
