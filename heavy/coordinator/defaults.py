@@ -132,7 +132,7 @@ class _Check:
         """`given` where it is a number from `low` to `high`, else the default and a violation."""
         if given is None:
             return default
-        if math.isfinite(given) and low <= given <= high:
+        if low <= given <= high:  # not a number is never in between
             return given
         suffix = f" {unit}" if unit else ""
         self.fail(path, f"is {given}; it must be from {low} to {high}{suffix}")

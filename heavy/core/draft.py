@@ -1,4 +1,4 @@
-"""A policy as a caller gives it: every field optional. `heavy.coordinator.defaults` makes a `Policy` of it."""
+"""A policy as a caller gives it: every field optional. `heavy.coordinator.defaults` completes it."""
 
 from __future__ import annotations
 

@@ -10,16 +10,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AskRequest(_message.Message):
-    __slots__ = ("messages", "policy", "request_id", "deltas")
+    __slots__ = ("messages", "policy", "request_id", "deltas", "after_record")
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     DELTAS_FIELD_NUMBER: _ClassVar[int]
+    AFTER_RECORD_FIELD_NUMBER: _ClassVar[int]
     messages: _containers.RepeatedCompositeFieldContainer[_policy_pb2.Message]
     policy: _policy_pb2.Policy
     request_id: str
     deltas: bool
-    def __init__(self, messages: _Optional[_Iterable[_Union[_policy_pb2.Message, _Mapping]]] = ..., policy: _Optional[_Union[_policy_pb2.Policy, _Mapping]] = ..., request_id: _Optional[str] = ..., deltas: _Optional[bool] = ...) -> None: ...
+    after_record: int
+    def __init__(self, messages: _Optional[_Iterable[_Union[_policy_pb2.Message, _Mapping]]] = ..., policy: _Optional[_Union[_policy_pb2.Policy, _Mapping]] = ..., request_id: _Optional[str] = ..., deltas: _Optional[bool] = ..., after_record: _Optional[int] = ...) -> None: ...
 
 class AskResponse(_message.Message):
     __slots__ = ("run_id", "record", "deltas")

@@ -25,19 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15heavy/v1/policy.proto\x12\x08heavy.v1\x1a\x1egoogle/protobuf/duration.proto\"7\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\"\x97\x01\n\x07Message\x12\x1c\n\x04role\x18\x01 \x01(\x0e\x32\x0e.heavy.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x11\n\treasoning\x18\x03 \x01(\t\x12&\n\ntool_calls\x18\x04 \x03(\x0b\x32\x12.heavy.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\x12\x0c\n\x04name\x18\x06 \x01(\t\"n\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x03 \x01(\x03H\x02\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed\"\x9e\x02\n\x06\x42udget\x12\x17\n\ntokens_max\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x19\n\x0c\x63ost_usd_max\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0etool_calls_max\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12%\n\x18steps_per_trajectory_max\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12*\n\x1dreasoning_tokens_per_step_max\x18\x05 \x01(\x05H\x04\x88\x01\x01\x42\r\n\x0b_tokens_maxB\x0f\n\r_cost_usd_maxB\x11\n\x0f_tool_calls_maxB\x1b\n\x19_steps_per_trajectory_maxB \n\x1e_reasoning_tokens_per_step_max\"+\n\x07Members\x12\x0c\n\x04\x61rms\x18\x01 \x03(\t\x12\x12\n\naggregator\x18\x02 \x01(\t\"\xed\x03\n\x06Policy\x12\x12\n\x05width\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\"\n\x07members\x18\x02 \x01(\x0b\x32\x11.heavy.v1.Members\x12\x13\n\x06quorum\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x32\n\x0fstraggler_grace\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64\x65\x61\x64line\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12 \n\x06\x62udget\x18\x06 \x01(\x0b\x32\x10.heavy.v1.Budget\x12.\n\x0b\x61ggregation\x18\x07 \x01(\x0e\x32\x19.heavy.v1.AggregationMode\x12\x1b\n\x0evote_threshold\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x17\n\nearly_stop\x18\t \x01(\x08H\x03\x88\x01\x01\x12\r\n\x05tools\x18\n \x03(\t\x12\x10\n\x08no_tools\x18\x0b \x01(\x08\x12/\n\x0e\x63ontext_policy\x18\x0c \x01(\x0e\x32\x17.heavy.v1.ContextPolicy\x12$\n\x08sampling\x18\r \x01(\x0b\x32\x12.heavy.v1.SamplingB\x08\n\x06_widthB\t\n\x07_quorumB\x11\n\x0f_vote_thresholdB\r\n\x0b_early_stop*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04*\x8a\x01\n\x0f\x41ggregationMode\x12 \n\x1c\x41GGREGATION_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41GGREGATION_MODE_AUTO\x10\x01\x12\x19\n\x15\x41GGREGATION_MODE_VOTE\x10\x02\x12\x1f\n\x1b\x41GGREGATION_MODE_REFLECTIVE\x10\x03*n\n\rContextPolicy\x12\x1e\n\x1a\x43ONTEXT_POLICY_UNSPECIFIED\x10\x00\x12$\n CONTEXT_POLICY_HIDE_TOOL_OUTPUTS\x10\x01\x12\x17\n\x13\x43ONTEXT_POLICY_FAIL\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15heavy/v1/policy.proto\x12\x08heavy.v1\x1a\x1egoogle/protobuf/duration.proto\"7\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\"\x97\x01\n\x07Message\x12\x1c\n\x04role\x18\x01 \x01(\x0e\x32\x0e.heavy.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x11\n\treasoning\x18\x03 \x01(\t\x12&\n\ntool_calls\x18\x04 \x03(\x0b\x32\x12.heavy.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\x12\x0c\n\x04name\x18\x06 \x01(\t\"n\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x03 \x01(\x03H\x02\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed\"\xd4\x02\n\x06\x42udget\x12\x17\n\ntokens_max\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x19\n\x0c\x63ost_usd_max\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0etool_calls_max\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12%\n\x18steps_per_trajectory_max\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12*\n\x1dreasoning_tokens_per_step_max\x18\x05 \x01(\x03H\x04\x88\x01\x01\x12\x1e\n\x11\x61ggregation_share\x18\x06 \x01(\x01H\x05\x88\x01\x01\x42\r\n\x0b_tokens_maxB\x0f\n\r_cost_usd_maxB\x11\n\x0f_tool_calls_maxB\x1b\n\x19_steps_per_trajectory_maxB \n\x1e_reasoning_tokens_per_step_maxB\x14\n\x12_aggregation_share\"+\n\x07Members\x12\x0c\n\x04\x61rms\x18\x01 \x03(\t\x12\x12\n\naggregator\x18\x02 \x01(\t\"\xed\x03\n\x06Policy\x12\x12\n\x05width\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\"\n\x07members\x18\x02 \x01(\x0b\x32\x11.heavy.v1.Members\x12\x13\n\x06quorum\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x32\n\x0fstraggler_grace\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64\x65\x61\x64line\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12 \n\x06\x62udget\x18\x06 \x01(\x0b\x32\x10.heavy.v1.Budget\x12.\n\x0b\x61ggregation\x18\x07 \x01(\x0e\x32\x19.heavy.v1.AggregationMode\x12\x1b\n\x0evote_threshold\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x17\n\nearly_stop\x18\t \x01(\x08H\x03\x88\x01\x01\x12\r\n\x05tools\x18\n \x03(\t\x12\x10\n\x08no_tools\x18\x0b \x01(\x08\x12/\n\x0e\x63ontext_policy\x18\x0c \x01(\x0e\x32\x17.heavy.v1.ContextPolicy\x12$\n\x08sampling\x18\r \x01(\x0b\x32\x12.heavy.v1.SamplingB\x08\n\x06_widthB\t\n\x07_quorumB\x11\n\x0f_vote_thresholdB\r\n\x0b_early_stop*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04*\x8a\x01\n\x0f\x41ggregationMode\x12 \n\x1c\x41GGREGATION_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41GGREGATION_MODE_AUTO\x10\x01\x12\x19\n\x15\x41GGREGATION_MODE_VOTE\x10\x02\x12\x1f\n\x1b\x41GGREGATION_MODE_REFLECTIVE\x10\x03*n\n\rContextPolicy\x12\x1e\n\x1a\x43ONTEXT_POLICY_UNSPECIFIED\x10\x00\x12$\n CONTEXT_POLICY_HIDE_TOOL_OUTPUTS\x10\x01\x12\x17\n\x13\x43ONTEXT_POLICY_FAIL\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'heavy.v1.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1220
-  _globals['_ROLE']._serialized_end=1315
-  _globals['_AGGREGATIONMODE']._serialized_start=1318
-  _globals['_AGGREGATIONMODE']._serialized_end=1456
-  _globals['_CONTEXTPOLICY']._serialized_start=1458
-  _globals['_CONTEXTPOLICY']._serialized_end=1568
+  _globals['_ROLE']._serialized_start=1274
+  _globals['_ROLE']._serialized_end=1369
+  _globals['_AGGREGATIONMODE']._serialized_start=1372
+  _globals['_AGGREGATIONMODE']._serialized_end=1510
+  _globals['_CONTEXTPOLICY']._serialized_start=1512
+  _globals['_CONTEXTPOLICY']._serialized_end=1622
   _globals['_TOOLCALL']._serialized_start=67
   _globals['_TOOLCALL']._serialized_end=122
   _globals['_MESSAGE']._serialized_start=125
@@ -45,9 +45,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAMPLING']._serialized_start=278
   _globals['_SAMPLING']._serialized_end=388
   _globals['_BUDGET']._serialized_start=391
-  _globals['_BUDGET']._serialized_end=677
-  _globals['_MEMBERS']._serialized_start=679
-  _globals['_MEMBERS']._serialized_end=722
-  _globals['_POLICY']._serialized_start=725
-  _globals['_POLICY']._serialized_end=1218
+  _globals['_BUDGET']._serialized_end=731
+  _globals['_MEMBERS']._serialized_start=733
+  _globals['_MEMBERS']._serialized_end=776
+  _globals['_POLICY']._serialized_start=779
+  _globals['_POLICY']._serialized_end=1272
 # @@protoc_insertion_point(module_scope)

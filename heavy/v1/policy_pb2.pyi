@@ -80,18 +80,20 @@ class Sampling(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class Budget(_message.Message):
-    __slots__ = ("tokens_max", "cost_usd_max", "tool_calls_max", "steps_per_trajectory_max", "reasoning_tokens_per_step_max")
+    __slots__ = ("tokens_max", "cost_usd_max", "tool_calls_max", "steps_per_trajectory_max", "reasoning_tokens_per_step_max", "aggregation_share")
     TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
     COST_USD_MAX_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALLS_MAX_FIELD_NUMBER: _ClassVar[int]
     STEPS_PER_TRAJECTORY_MAX_FIELD_NUMBER: _ClassVar[int]
     REASONING_TOKENS_PER_STEP_MAX_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATION_SHARE_FIELD_NUMBER: _ClassVar[int]
     tokens_max: int
     cost_usd_max: float
     tool_calls_max: int
     steps_per_trajectory_max: int
     reasoning_tokens_per_step_max: int
-    def __init__(self, tokens_max: _Optional[int] = ..., cost_usd_max: _Optional[float] = ..., tool_calls_max: _Optional[int] = ..., steps_per_trajectory_max: _Optional[int] = ..., reasoning_tokens_per_step_max: _Optional[int] = ...) -> None: ...
+    aggregation_share: float
+    def __init__(self, tokens_max: _Optional[int] = ..., cost_usd_max: _Optional[float] = ..., tool_calls_max: _Optional[int] = ..., steps_per_trajectory_max: _Optional[int] = ..., reasoning_tokens_per_step_max: _Optional[int] = ..., aggregation_share: _Optional[float] = ...) -> None: ...
 
 class Members(_message.Message):
     __slots__ = ("arms", "aggregator")

@@ -160,7 +160,7 @@ class RunFailure(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("run_id", "request_id", "state", "policy", "messages", "created_at", "ended_at", "deadline_at", "records", "result", "failure", "ledger", "trace_id", "simulated")
+    __slots__ = ("run_id", "request_id", "state", "policy", "messages", "created_at", "ended_at", "deadline_at", "records", "result", "failure", "ledger", "traceparent", "simulated", "tenant", "attached", "cancel_reason")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -173,8 +173,11 @@ class Run(_message.Message):
     RESULT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     LEDGER_FIELD_NUMBER: _ClassVar[int]
-    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     SIMULATED_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    ATTACHED_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_REASON_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     request_id: str
     state: RunState
@@ -187,6 +190,9 @@ class Run(_message.Message):
     result: RunResult
     failure: RunFailure
     ledger: Ledger
-    trace_id: str
+    traceparent: str
     simulated: bool
-    def __init__(self, run_id: _Optional[str] = ..., request_id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., policy: _Optional[_Union[_policy_pb2.Policy, _Mapping]] = ..., messages: _Optional[_Iterable[_Union[_policy_pb2.Message, _Mapping]]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deadline_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., records: _Optional[int] = ..., result: _Optional[_Union[RunResult, _Mapping]] = ..., failure: _Optional[_Union[RunFailure, _Mapping]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., trace_id: _Optional[str] = ..., simulated: _Optional[bool] = ...) -> None: ...
+    tenant: str
+    attached: bool
+    cancel_reason: str
+    def __init__(self, run_id: _Optional[str] = ..., request_id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., policy: _Optional[_Union[_policy_pb2.Policy, _Mapping]] = ..., messages: _Optional[_Iterable[_Union[_policy_pb2.Message, _Mapping]]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deadline_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., records: _Optional[int] = ..., result: _Optional[_Union[RunResult, _Mapping]] = ..., failure: _Optional[_Union[RunFailure, _Mapping]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., traceparent: _Optional[str] = ..., simulated: _Optional[bool] = ..., tenant: _Optional[str] = ..., attached: _Optional[bool] = ..., cancel_reason: _Optional[str] = ...) -> None: ...
