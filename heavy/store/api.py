@@ -6,7 +6,7 @@ its lease: whoever holds another epoch, or none, gets `LeaseLost` and stops writ
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -109,7 +109,7 @@ class RunLog(Protocol):
         """At most `limit` records with numbers above `after`. Raises `NotFound`."""
         ...
 
-    def follow(self, run: RunId, *, after: int, deltas: bool) -> AsyncIterator[Record | tuple[Delta, ...]]:
+    def follow(self, run: RunId, *, after: int, deltas: bool) -> AsyncGenerator[Record | tuple[Delta, ...]]:
         """Records from a number on as they come, deltas between them if wanted; ends after the final record.
 
         Raises `NotFound` (also when the run's retention ends meanwhile) and `StoreUnavailable`.

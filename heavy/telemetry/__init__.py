@@ -1,0 +1,1 @@
+"""What is measured: names, traces, metrics, and what things cost."""

@@ -1,0 +1,59 @@
+"""What a policy means for a run's trajectories: pure functions to specs, deadlines and failures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from heavy.core.ids import arm
+from heavy.core.policy import AggregationMode, Policy, Sampling
+from heavy.core.runs import Outcome, RunFailure, RunSpec, TrajectoryRole, TrajectorySpec
+from heavy.profiles.schema import Profile
+
+AGGREGATION_DEADLINE_SHARE = 0.2
+AGGREGATION_DEADLINE_MAX_S = 120.0
+"""How much of a run's deadline is kept for the aggregation: a share, and at most so many seconds."""
+
+
+def arms_deadline_ms(run: RunSpec) -> int:
+    """When the arms must have ended, so that the aggregation has its part of the deadline. Wall time."""
+    if run.policy.aggregation is AggregationMode.VOTE or run.policy.width == 1:
+        return run.deadline_ms
+    total_s = (run.deadline_ms - run.created_ms) / 1000
+    reserve_s = min(total_s * AGGREGATION_DEADLINE_SHARE, AGGREGATION_DEADLINE_MAX_S)
+    return run.deadline_ms - int(reserve_s * 1000)
+
+
+def arm_spec(run: RunSpec, index: int, profile: Profile, epoch: int) -> TrajectorySpec:
+    """The trajectory of the arm with `index`. Its seed is the run's; the agent derives one per generation."""
+    policy = run.policy
+    preset = profile.sampling.arm
+    chosen = policy.sampling or Sampling(preset.temperature, preset.top_p)
+    return TrajectorySpec(
+        run=run.run,
+        trajectory=arm(index),
+        role=TrajectoryRole.ARM,
+        tenant=run.tenant,
+        profile=profile.name,
+        messages=run.messages,
+        tools=policy.tools,
+        sampling=replace(chosen, seed=policy.seed),
+        context_policy=policy.context_policy,
+        steps_max=min(policy.budget.steps_per_trajectory_max, profile.limits.steps_max),
+        tool_calls_max=policy.budget.tool_calls_max,
+        reasoning_tokens_per_step_max=policy.budget.reasoning_tokens_per_step_max,
+        deadline_ms=arms_deadline_ms(run),
+        epoch=epoch,
+        traceparent=run.traceparent,
+    )
+
+
+def alone(policy: Policy) -> Policy:
+    """The policy under which the one aggregator trajectory is waited for."""
+    return replace(policy, width=1, quorum=1, early_stop=False)
+
+
+def nothing_usable(outcomes: Sequence[Outcome]) -> RunFailure:
+    """The failure of a run none of whose arms has an answer: each reason, once per trajectory."""
+    reasons = "; ".join(f"{o.trajectory}: {o.reason or o.kind.value} ({o.detail})" for o in outcomes)
+    return RunFailure("no_usable_outcome", f"No trajectory came to an answer. {reasons}", tuple(outcomes))

@@ -1,0 +1,216 @@
+"""One run in the coordinator that owns it, from its lease to its final record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from heavy.aggregation.aggregate import Aggregated, aggregate, concluded
+from heavy.aggregation.equivalence import Equivalence
+from heavy.aggregation.reflective import Candidate, aggregator_spec, candidates_of
+from heavy.coordinator.fanout import FanOut, Gathered
+from heavy.coordinator.lease import kept
+from heavy.coordinator.plan import alone, arm_spec, arms_deadline_ms, nothing_usable
+from heavy.coordinator.tally import ledger_of
+from heavy.core import clock
+from heavy.core.ids import RUN_LEVEL, TrajectoryId
+from heavy.core.policy import Policy
+from heavy.core.records import Entry, Event, LifecycleRecord
+from heavy.core.runs import (
+    Outcome,
+    RunFailure,
+    RunResult,
+    RunSpec,
+    RunState,
+    TrajectorySpec,
+)
+from heavy.profiles.loader import ProfileBook
+from heavy.runner.api import Runner
+from heavy.store.api import Control, ControlKind, Ending, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every run of a coordinator shares."""
+
+    store: Store
+    runner: Runner
+    profiles: ProfileBook
+    equivalence: Equivalence
+    lease_s: float
+
+
+class RunExecution:
+    """Executes one accepted run. `execute` always leaves the run ended, or its lease lost."""
+
+    def __init__(self, spec: RunSpec, epoch: int, parts: Parts) -> None:
+        self._spec = spec
+        self._epoch = epoch
+        self._parts = parts
+        self._log = parts.store.log
+        self._cancelled = asyncio.Event()
+        self._cancel_reason = ""
+
+    async def execute(self, turn: asyncio.Semaphore) -> None:
+        """Wait for its turn, fan out, aggregate, end. Raises `LeaseLost`, `StoreUnavailable`."""
+        leases, control = self._parts.store.leases, self._parts.store.control
+        run = self._spec.run
+        async with kept(leases, run, self._epoch, self._parts.lease_s), control.listen(run) as controls:
+            listener = asyncio.create_task(self._listen(controls))
+            try:
+                await self._run_in_turn(turn)
+            finally:
+                listener.cancel()
+                await asyncio.gather(listener, return_exceptions=True)
+
+    async def _run_in_turn(self, turn: asyncio.Semaphore) -> None:
+        if not await self._await_turn(turn):
+            await self._end_unstarted()
+            return
+        try:
+            await self._run()
+        finally:
+            turn.release()
+
+    async def _run(self) -> None:
+        await self._move(RunState.RUNNING)
+        outcomes = await self._fan_out()
+        if self._cancelled.is_set():
+            await self._finish(RunState.CANCELLED, outcomes, failure=self._cancellation(outcomes))
+        elif not any(outcome.usable for outcome in outcomes):
+            await self._finish(RunState.FAILED, outcomes, failure=nothing_usable(outcomes))
+        else:
+            await self._conclude(outcomes)
+
+    async def _conclude(self, outcomes: tuple[Outcome, ...]) -> None:
+        await self._move(RunState.AGGREGATING)
+        aggregated = await self._aggregate(outcomes)
+        if aggregated.aggregator is not None:
+            outcomes = (*outcomes, aggregated.aggregator)
+        if self._cancelled.is_set():
+            await self._finish(RunState.CANCELLED, outcomes, failure=self._cancellation(outcomes))
+        else:
+            await self._finish(RunState.COMPLETED, outcomes, result=aggregated.result)
+
+    async def _fan_out(self) -> tuple[Outcome, ...]:
+        policy, profiles = self._spec.policy, self._parts.profiles
+        specs = [
+            arm_spec(self._spec, index, profiles.get(name), self._epoch)
+            for index, name in enumerate(policy.members.arms)
+        ]
+        gathered = await self._gather(policy, specs, arms_deadline_ms(self._spec))
+        await self._note(f"arms_ended: {gathered.stopped}")
+        return gathered.outcomes
+
+    async def _aggregate(self, outcomes: tuple[Outcome, ...]) -> Aggregated:
+        async def reflect() -> tuple[Outcome, Sequence[Candidate]]:
+            return await self._reflect(outcomes)
+
+        aggregated = await aggregate(self._spec.policy, outcomes, self._parts.equivalence, reflect)
+        reflection = aggregated.aggregator
+        if reflection is not None and not concluded(reflection):
+            await self._note(f"reflection_failed: {reflection.reason or reflection.kind}; the vote answers")
+        return aggregated
+
+    async def _reflect(self, outcomes: tuple[Outcome, ...]) -> tuple[Outcome, Sequence[Candidate]]:
+        """The aggregator trajectory over the usable outcomes, ended by a cancel or the deadline."""
+        policy = self._spec.policy
+        profile = self._parts.profiles.get(policy.members.aggregator)
+        tail_chars = profile.aggregation.reasoning_tail_chars
+        candidates = await candidates_of(self._spec, outcomes, self._log, tail_chars)
+        spec = aggregator_spec(self._spec, candidates, profile, epoch=self._epoch)
+        gathered = await self._gather(alone(policy), [spec], self._spec.deadline_ms)
+        return gathered.outcomes[0], candidates
+
+    async def _gather(self, policy: Policy, specs: Sequence[TrajectorySpec], deadline_ms: int) -> Gathered:
+        fan_out = FanOut(policy, specs, self._parts.runner, self._parts.equivalence, self._cut)
+        until_s = clock.monotonic_s() + clock.remaining_s(deadline_ms)
+        gathered = await fan_out.gather(until_s, self._cancelled)
+        for outcome in gathered.lost:
+            await self._record_ended(outcome)
+        return gathered
+
+    async def _finish(
+        self,
+        state: RunState,
+        outcomes: tuple[Outcome, ...],
+        result: RunResult | None = None,
+        failure: RunFailure | None = None,
+    ) -> None:
+        ledger = await ledger_of(self._log, self._spec.run, outcomes)
+        ending = Ending(state, result, failure, ledger, clock.now_ms())
+        body = LifecycleRecord(
+            Event.RUN_STATE,
+            state=state,
+            result=result,
+            failure=failure,
+            ledger=ledger,
+            detail=self._cancel_reason,
+        )
+        await self._log.finish(
+            self._spec.run, epoch=self._epoch, ending=ending, entry=self._entry(RUN_LEVEL, body)
+        )
+
+    async def _await_turn(self, turn: asyncio.Semaphore) -> bool:
+        """Whether the run's turn came before it was cancelled or its deadline passed."""
+        acquire = asyncio.create_task(turn.acquire())
+        cancel = asyncio.create_task(self._cancelled.wait())
+        try:
+            await asyncio.wait(
+                {acquire, cancel},
+                timeout=clock.remaining_s(self._spec.deadline_ms),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        except asyncio.CancelledError:
+            if acquire.done() and not acquire.cancelled():
+                turn.release()
+            raise
+        finally:
+            acquire.cancel()
+            cancel.cancel()
+            await asyncio.gather(acquire, cancel, return_exceptions=True)
+        acquired = acquire.done() and not acquire.cancelled()
+        if acquired and self._cancelled.is_set():
+            turn.release()
+            return False
+        return acquired
+
+    async def _end_unstarted(self) -> None:
+        if self._cancelled.is_set():
+            await self._finish(RunState.CANCELLED, (), failure=self._cancellation(()))
+        else:
+            message = (
+                "The deadline passed while the run waited for its turn; ask again later, or give it longer."
+            )
+            await self._finish(RunState.FAILED, (), failure=RunFailure("deadline", message))
+
+    async def _listen(self, controls: AsyncIterator[Control]) -> None:
+        async for control in controls:
+            if control.kind == ControlKind.CANCEL:
+                self._cancel_reason = control.reason
+                self._cancelled.set()
+
+    async def _cut(self, trajectory: TrajectoryId, reason: str) -> None:
+        await self._parts.store.control.send(self._spec.run, Control(ControlKind.CUT, trajectory, reason))
+
+    async def _move(self, state: RunState) -> None:
+        body = LifecycleRecord(Event.RUN_STATE, state=state)
+        await self._log.transition(
+            self._spec.run, epoch=self._epoch, state=state, entry=self._entry(RUN_LEVEL, body)
+        )
+
+    async def _note(self, text: str) -> None:
+        entry = self._entry(RUN_LEVEL, LifecycleRecord(Event.NOTE, detail=text))
+        await self._log.append(self._spec.run, epoch=self._epoch, entries=[entry])
+
+    async def _record_ended(self, outcome: Outcome) -> None:
+        body = LifecycleRecord(Event.TRAJECTORY_ENDED, outcome=outcome, profile=outcome.profile)
+        entry = self._entry(outcome.trajectory, body)
+        await self._log.append(self._spec.run, epoch=self._epoch, entries=[entry])
+
+    def _entry(self, trajectory: TrajectoryId, body: LifecycleRecord) -> Entry:
+        return Entry(trajectory=trajectory, step=-1, body=body, at_ms=clock.now_ms())
+
+    def _cancellation(self, outcomes: tuple[Outcome, ...]) -> RunFailure:
+        return RunFailure("cancelled", self._cancel_reason or "The run was cancelled.", outcomes)

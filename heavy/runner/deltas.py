@@ -1,0 +1,68 @@
+"""Fresh text on its way to whoever watches: coalesced per runner, lossy, never in the way of a generation."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from heavy.core.errors import HeavyError
+from heavy.core.ids import RunId, TrajectoryId
+from heavy.core.records import Delta
+from heavy.store.api import RunLog
+
+logger = logging.getLogger(__name__)
+
+PENDING_CHARS_MAX = 1 << 20
+"""Text held back at most while the store is slow; beyond, fresh text is dropped (the record has it all)."""
+
+
+class Deltas:
+    """Collects deltas of all trajectories of one runner and publishes them every `interval_s`."""
+
+    def __init__(self, log: RunLog, interval_s: float) -> None:
+        self._log = log
+        self._interval_s = interval_s
+        self._pending: dict[tuple[RunId, TrajectoryId, int], list[tuple[str, str]]] = {}
+        self._chars = 0
+        self._fresh = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to publish."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._publish_forever())
+
+    async def stop(self) -> None:
+        """Stop publishing; what is pending is dropped. Safe to call twice."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def add(self, run: RunId, trajectory: TrajectoryId, step: int, reasoning: str, content: str) -> None:
+        """Take fresh text; never waits."""
+        size = len(reasoning) + len(content)
+        if self._chars + size > PENDING_CHARS_MAX:
+            return
+        self._chars += size
+        self._pending.setdefault((run, trajectory, step), []).append((reasoning, content))
+        self._fresh.set()
+
+    async def _publish_forever(self) -> None:
+        while True:
+            await self._fresh.wait()
+            await asyncio.sleep(self._interval_s)
+            try:
+                await self._publish()
+            except HeavyError as error:
+                logger.debug("deltas were lost: %s", error)
+
+    async def _publish(self) -> None:
+        pending, self._pending, self._chars = self._pending, {}, 0
+        self._fresh.clear()
+        by_run: dict[RunId, list[Delta]] = {}
+        for (run, trajectory, step), pieces in pending.items():
+            reasoning = "".join(piece[0] for piece in pieces)
+            content = "".join(piece[1] for piece in pieces)
+            by_run.setdefault(run, []).append(Delta(trajectory, step, reasoning, content))
+        await asyncio.gather(*(self._log.publish(run, deltas) for run, deltas in by_run.items()))

@@ -1,0 +1,63 @@
+"""Every span, attribute and metric name Heavy uses, in one place.
+
+Span operations and `gen_ai.*` attributes follow the OpenTelemetry GenAI semantic conventions, which are
+still marked "Development": when they move, this file moves and nothing else does.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Operations (gen_ai.operation.name); a span is named "<operation> <what>".
+INVOKE_WORKFLOW: Final = "invoke_workflow"
+INVOKE_AGENT: Final = "invoke_agent"
+CHAT: Final = "chat"
+EXECUTE_TOOL: Final = "execute_tool"
+
+OPERATION: Final = "gen_ai.operation.name"
+PROVIDER: Final = "gen_ai.provider.name"
+WORKFLOW_NAME: Final = "gen_ai.workflow.name"
+AGENT_NAME: Final = "gen_ai.agent.name"
+CONVERSATION_ID: Final = "gen_ai.conversation.id"
+REQUEST_MODEL: Final = "gen_ai.request.model"
+RESPONSE_MODEL: Final = "gen_ai.response.model"
+FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+REASONING_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
+CACHED_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
+TOOL_NAME: Final = "gen_ai.tool.name"
+TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
+TOOL_TYPE: Final = "gen_ai.tool.type"
+ERROR_TYPE: Final = "error.type"
+
+RUN_STATE: Final = "heavy.run.state"
+TENANT: Final = "heavy.tenant"
+TRAJECTORY: Final = "heavy.trajectory"
+STEP: Final = "heavy.step"
+OUTCOME: Final = "heavy.outcome"
+OUTCOME_REASON: Final = "heavy.outcome.reason"
+PROFILE: Final = "heavy.profile"
+REPLICA: Final = "heavy.replica"
+ENGINE_REQUEST_ID: Final = "heavy.engine.request_id"
+CACHE_STATE: Final = "heavy.tool.cache"
+AGGREGATION_METHOD: Final = "heavy.aggregation.method"
+AGREEMENT_SHARE: Final = "heavy.agreement.share"
+COST_USD: Final = "heavy.cost_usd"
+QUEUE_S: Final = "heavy.queue_s"
+FIRST_TOKEN_S: Final = "heavy.first_token_s"
+
+# Prometheus metrics.
+METRIC_RUNS: Final = "heavy_runs"
+METRIC_RUNS_ACTIVE: Final = "heavy_runs_active"
+METRIC_RUN_SECONDS: Final = "heavy_run_duration_seconds"
+METRIC_TRAJECTORIES: Final = "heavy_trajectories"
+METRIC_STEP_SECONDS: Final = "heavy_generation_duration_seconds"
+METRIC_FIRST_TOKEN_SECONDS: Final = "heavy_generation_first_token_seconds"
+METRIC_QUEUE_SECONDS: Final = "heavy_generation_queue_seconds"
+METRIC_TOKENS: Final = "heavy_tokens"
+METRIC_TOOL_CALLS: Final = "heavy_tool_calls"
+METRIC_TOOL_SECONDS: Final = "heavy_tool_duration_seconds"
+METRIC_COST_USD: Final = "heavy_cost_usd"
+METRIC_GPU_SECONDS: Final = "heavy_gpu_seconds"
+METRIC_REFUSED: Final = "heavy_requests_refused"

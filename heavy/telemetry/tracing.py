@@ -1,0 +1,83 @@
+"""OpenTelemetry: off without an endpoint; one trace a run, its id made when the run is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from heavy.core.errors import HeavyError
+from heavy.telemetry import names
+
+Attributes = Mapping[str, str | int | float | bool]
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+_EXPORT_TIMEOUT_S = 5
+
+
+class Tracing:
+    """The tracer of one process. Build it once in the composition root, shut it down last."""
+
+    def __init__(self, endpoint: str, service: str) -> None:
+        self._provider: TracerProvider | None = None
+        if endpoint:
+            self._provider = TracerProvider(resource=Resource.create({SERVICE_NAME: service}))
+            exporter = OTLPSpanExporter(
+                endpoint=endpoint, insecure=not endpoint.startswith("https"), timeout=_EXPORT_TIMEOUT_S
+            )
+            self._provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=500))
+        provider = self._provider or trace.NoOpTracerProvider()
+        self._tracer = provider.get_tracer("heavy")
+
+    def start(
+        self, name: str, traceparent: str, attributes: Attributes, kind: SpanKind = SpanKind.INTERNAL
+    ) -> Span:
+        """Start a span below `traceparent` (empty: a new trace). The caller ends it."""
+        return self._tracer.start_span(name, _context(traceparent), kind, attributes)
+
+    @contextmanager
+    def span(
+        self, name: str, traceparent: str, attributes: Attributes, kind: SpanKind = SpanKind.INTERNAL
+    ) -> Iterator[Span]:
+        """A span around a block. An exception marks it as failed with the error's stable code."""
+        span = self.start(name, traceparent, attributes, kind)
+        try:
+            yield span
+        except BaseException as error:
+            code = error.code if isinstance(error, HeavyError) else type(error).__name__
+            span.set_attribute(names.ERROR_TYPE, code)
+            span.set_status(Status(StatusCode.ERROR, code))
+            raise
+        finally:
+            span.end()
+
+    def shutdown(self) -> None:
+        """Send what is left, bounded; safe to call twice."""
+        if self._provider is not None:
+            self._provider.shutdown()
+            self._provider = None
+
+
+def traceparent_of(span: Span) -> str:
+    """The W3C traceparent of a span; empty when tracing is off."""
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier, trace.set_span_in_context(span))
+    return carrier.get("traceparent", "")
+
+
+def trace_id_of(traceparent: str) -> str:
+    """The 32 hex digits of the trace; empty for an empty or broken traceparent."""
+    parts = traceparent.split("-")
+    return parts[1] if len(parts) == 4 and len(parts[1]) == 32 else ""
+
+
+def _context(traceparent: str) -> Context:
+    return _PROPAGATOR.extract({"traceparent": traceparent} if traceparent else {}, Context())

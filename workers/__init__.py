@@ -1,0 +1,1 @@
+"""The Ray side: replica and runner actors, engines, bring-up of a local cluster."""

@@ -1,0 +1,80 @@
+"""From a profile to the command line of its engine. Pure, but for looking whether what it names is there."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from heavy.core.errors import ConfigError
+from heavy.profiles.schema import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCommand:
+    """What to start, with which additions to the environment, and where it will answer."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    base_url: str
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def model_path(profile: Profile) -> str:
+    """The model's directory, made absolute from the profile's own; a hub id stays as it is.
+
+    Raises `ConfigError` for a path that is not there.
+    """
+    text = profile.serve.model_path
+    if not text.startswith((".", "/", "~")):
+        return text
+    path = (Path(profile.directory) / Path(text).expanduser()).resolve()
+    if not path.is_dir():
+        raise ConfigError(
+            f"Profile {profile.name}: serve.model_path {text!r} leads to {path}, which is no directory; "
+            "put the model there or correct the path."
+        )
+    return str(path)
+
+
+def engine_command(profile: Profile, *, host: str = "127.0.0.1", port: int) -> EngineCommand:
+    """How one replica of `profile` is started. Raises `ConfigError`."""
+    build = _ENGINES.get(profile.engine)
+    if build is None:
+        raise ConfigError(f"Profile {profile.name}: engine {profile.engine!r} has no process to start.")
+    return build(profile, host, port)
+
+
+def _own_server(module: str, *, needs_model: bool) -> Callable[[Profile, str, int], EngineCommand]:
+    def build(profile: Profile, host: str, port: int) -> EngineCommand:
+        model = ("--model-path", model_path(profile)) if needs_model else ()
+        argv = (
+            *(profile.serve.engine_python or sys.executable, "-m", module, *model),
+            *("--host", host, "--port", str(port), "--served-model-name", profile.model),
+            *("--context-length", str(profile.context_tokens)),
+            *profile.serve.args,
+        )
+        return EngineCommand(argv, dict(profile.serve.env), f"http://{host}:{port}")
+
+    return build
+
+
+_ENGINES: dict[str, Callable[[Profile, str, int], EngineCommand]] = {
+    "openvino": _own_server("workers.engines.openvino", needs_model=True),
+    "simulated": _own_server("workers.engines.simulated", needs_model=False),
+}
+
+
+def environment(additions: Mapping[str, str]) -> dict[str, str]:
+    """The engine's environment: ours with the additions, without what belongs to Heavy or to Ray alone."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HEAVY_", "RAY_"))}
+    return {**inherited, **additions}
