@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field, SecretStr
@@ -32,6 +33,8 @@ class Settings(BaseSettings):
     tokens_file: str = ""
     """Bearer tokens, one `tenant:token` a line. Empty: no token is asked for, and only loopback is served."""
 
+    rpcs_max: Annotated[int, Field(gt=0)] = 1_000
+    """Calls one server has open at once, watchers included."""
     runs_max: Annotated[int, Field(gt=0)] = 32
     """Runs under way in one coordinator."""
     queue_max: Annotated[int, Field(ge=0)] = 64
@@ -59,3 +62,24 @@ class Settings(BaseSettings):
     """Where traces go (OTLP over gRPC). Empty: tracing is off."""
     service_name: str = "heavy"
     log_level: str = "INFO"
+
+    @property
+    def profile_directories(self) -> tuple[str, ...]:
+        """The directories of `profile_dirs`."""
+        return tuple(part for part in self.profile_dirs.split(":") if part)
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Settings:
+        """Settings from `HEAVY_*` variables of a mapping alone, wherever it came from."""
+        prefix = cls.model_config["env_prefix"]
+        given = {k.removeprefix(prefix).lower(): v for k, v in environment.items() if k.startswith(prefix)}
+        return cls.model_validate(given)
+
+    def environment(self) -> dict[str, str]:
+        """The variables from which `of` builds the same settings; secrets in the clear, so do not print."""
+        values: dict[str, str] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            values[f"{self.model_config['env_prefix']}{name.upper()}"] = text
+        return values

@@ -1,4 +1,4 @@
-"""The replica actor: owns one engine process and shows it in the store's directory for as long as it answers."""
+"""The replica actor: owns one engine process and shows it in the store's directory while it answers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Mapping
+
+from heavy.store.redis import connect
 
 from heavy.config import Settings
 from heavy.core import clock
-from heavy.core.codec import load
 from heavy.core.errors import EngineUnavailable, HeavyError
 from heavy.profiles.schema import Profile
 from heavy.store.api import ReplicaInfo, Store
-from heavy.store.redis import connect
 from workers.engine_process import EngineProcess
 from workers.launch import engine_command, free_port
 from workers.load_report import LoadReport
@@ -35,10 +36,10 @@ class Replica:
     The class of the Ray actor, without Ray: `workers.local` and the controller wrap it.
     """
 
-    def __init__(self, replica: str, profile: str, settings: str) -> None:
+    def __init__(self, replica: str, profile: Profile, environment: Mapping[str, str]) -> None:
         self._replica = replica
-        self._profile = load(Profile, profile)
-        self._settings = load(Settings, settings)
+        self._profile = profile
+        self._settings = Settings.of(environment)
         self._state = "pending"
         self._detail = ""
         self._engine: EngineProcess | None = None
@@ -69,6 +70,9 @@ class Replica:
         """Accept nothing new. What is in flight goes on until `stop`."""
         self._state = "draining"
         await self._announce()
+
+    async def ping(self) -> None:
+        """Answers while the process is alive."""
 
     async def stop(self) -> None:
         """End the engine and disappear from the directory. Safe to call twice."""

@@ -1,0 +1,201 @@
+"""Heavy on one machine: the parts that are not given are started here, watched, and ended with us.
+
+Store, Ray cluster, replicas, runners and coordinator are processes of their own. Ray's daemons and every
+actor belong to this process and end with it, in order or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from heavy.profiles.loader import load_profiles
+from heavy.store.embedded import EmbeddedValkey
+
+from heavy.config import Settings
+from heavy.core.errors import ConfigError, HeavyError
+from heavy.profiles.schema import Profile
+from heavy.runner.ray_adapter import NAMESPACE
+from workers import actors
+from workers.coordinator_process import CoordinatorProcess
+from workers.launch import free_port
+
+RUNNER_START_S = 90.0
+REPLICA_START_MARGIN_S = 30.0
+REVIVALS_MAX = 20
+"""How often a dead runner or coordinator is replaced in the life of a cluster."""
+WATCH_EVERY_S = 0.5
+PING_TIMEOUT_S = 10.0
+OBJECT_STORE_BYTES = 100 << 20
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, str, str], None]
+"""Told (part, state, detail) whenever a part changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPlan:
+    """What to bring up: which profiles, how many runners; `replicas` overrides the profiles' own number."""
+
+    profiles: tuple[str, ...]
+    runners: int = 2
+    replicas: int | None = None
+
+
+class LocalCluster:
+    """Brings a whole Heavy up, keeps it up, takes it down. `stop` is idempotent and always safe to call."""
+
+    def __init__(self, plan: LocalPlan, settings: Settings, progress: Progress) -> None:
+        self._plan = plan
+        self._progress = progress
+        self._given = settings
+        self._stores: list[EmbeddedValkey] = []
+        self._directory = tempfile.TemporaryDirectory(prefix="heavy-", ignore_cleanup_errors=True)
+        self._ray_address = ""
+        self._revivals = 0
+        self.settings = settings
+        self.runners: dict[str, Any] = {}
+        self.replicas: dict[str, Any] = {}
+        self.coordinator: CoordinatorProcess | None = None
+
+    async def start(self) -> None:
+        """Store, Ray, replicas and runners, coordinator. On any error everything is taken down again."""
+        try:
+            profiles = self._profiles()
+            await self._start_stores()
+            await self._start_ray()
+            await self._start_actors(profiles)
+            await self._start_coordinator()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def watch(self) -> None:
+        """Replace runners and the coordinator when they die. Raises `HeavyError` when it happens too often."""
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            for name, handle in tuple(self.runners.items()):
+                if await self._gone(handle):
+                    self._revive(name)
+                    await self._start_runner(name)
+            if self.coordinator is not None and not self.coordinator.pid:
+                self._revive("coordinator")
+                await self._start_coordinator()
+
+    async def stop(self) -> None:
+        """Coordinator first, so that runs end as cancelled; then actors, Ray, stores. Leaves nothing behind."""
+        if self.coordinator is not None:
+            await self.coordinator.stop()
+            self.coordinator = None
+        handles = [*self.runners.values(), *self.replicas.values()]
+        self.runners, self.replicas = {}, {}
+        await asyncio.gather(*(actors.stop_actor(handle) for handle in handles), return_exceptions=True)
+        if self._ray_address:
+            await asyncio.to_thread(ray.shutdown)
+            self._ray_address = ""
+        for store in self._stores:
+            await store.stop()
+        self._stores.clear()
+        self._directory.cleanup()
+
+    def _profiles(self) -> list[Profile]:
+        book = load_profiles(self._given.profile_directories)
+        chosen = [book.get(name) for name in self._plan.profiles]
+        if not chosen:
+            raise ConfigError("No profile was chosen; name one with --profile (`heavy profiles` lists them).")
+        return chosen
+
+    async def _start_stores(self) -> None:
+        changes: dict[str, str] = {}
+        for role in ("store", "cache"):
+            if getattr(self._given, f"{role}_url"):
+                self._progress(role, "ready", "given")
+                continue
+            directory = Path(self._directory.name) / role
+            directory.mkdir()
+            embedded = EmbeddedValkey(directory, role=role)
+            self._stores.append(embedded)
+            changes[f"HEAVY_{role.upper()}_URL"] = await embedded.start()
+            self._progress(role, "ready", "Valkey, embedded")
+        self._settle(changes)
+
+    async def _start_ray(self) -> None:
+        self._progress("ray", "starting", "")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        given = os.environ.get("RAY_ADDRESS")
+        own: Mapping[str, Any] = {
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_node_ip_address": "127.0.0.1",
+        }
+        context = await asyncio.to_thread(
+            ray.init,
+            address=given or "local",
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({} if given else own),
+        )
+        self._ray_address = given or context.address_info["gcs_address"]
+        self._progress("ray", "ready", "given" if given else "local cluster")
+
+    async def _start_actors(self, profiles: list[Profile]) -> None:
+        starts = [self._start_runner(f"runner-{index}") for index in range(self._plan.runners)]
+        for profile in profiles:
+            count = self._plan.replicas or profile.serve.replicas or 1
+            starts += [self._start_replica(f"{profile.name}-{index}", profile) for index in range(count)]
+        async with asyncio.TaskGroup() as group:
+            for start in starts:
+                group.create_task(start)
+
+    async def _start_runner(self, name: str) -> None:
+        self._progress(name, "starting", "")
+        handle = actors.runner_actor(name, self.settings.environment(), self.settings.runner_in_flight_max)
+        self.runners[name] = handle
+        pid = await actors.call(handle, "start", RUNNER_START_S)
+        self._progress(name, "ready", f"pid {pid}")
+
+    async def _start_replica(self, name: str, profile: Profile) -> None:
+        self._progress(name, "starting", f"{profile.title}, {profile.engine}")
+        handle = actors.replica_actor(name, profile, self.settings.environment())
+        self.replicas[name] = handle
+        await actors.call(handle, "start", profile.serve.start_timeout_s + REPLICA_START_MARGIN_S)
+        self._progress(name, "ready", f"{profile.title}, {profile.engine}")
+
+    async def _start_coordinator(self) -> None:
+        self._progress("coordinator", "starting", "")
+        self.coordinator = CoordinatorProcess(self.settings, self._ray_address)
+        await self.coordinator.start()
+        self._progress("coordinator", "ready", f"grpc {self.settings.host}:{self.settings.port}")
+
+    def _settle(self, changes: dict[str, str]) -> None:
+        """The settings every part shares, with what was left open filled in."""
+        if not self._given.port:
+            changes["HEAVY_PORT"] = str(free_port())
+        if not self._given.http_port:
+            changes["HEAVY_HTTP_PORT"] = str(free_port())
+        if not self._given.profile:
+            changes["HEAVY_PROFILE"] = self._plan.profiles[0]
+        self.settings = Settings.of({**self._given.environment(), **changes})
+
+    def _revive(self, name: str) -> None:
+        self._revivals += 1
+        if self._revivals > REVIVALS_MAX:
+            raise HeavyError(f"{name} died, and {REVIVALS_MAX} parts had to be replaced before: giving up.")
+        logger.warning("%s died and is replaced", name)
+        self._progress(name, "lost", "replacing it")
+
+    async def _gone(self, handle: Any) -> bool:
+        with contextlib.suppress(TimeoutError):
+            return not await actors.alive(handle, PING_TIMEOUT_S)
+        return False
