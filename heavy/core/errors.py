@@ -189,6 +189,16 @@ class EngineUnavailable(EngineError):
 
     code = "engine_unavailable"
 
+    def __init__(self, message: str, replica: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message, replica)
+        self.details["retry_after_s"] = retry_after_s
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """Seconds after which the server itself asks to be tried again; None when it does not say."""
+        after: float | None = self.details["retry_after_s"]
+        return after
+
 
 class EngineTimeout(EngineError):
     """The server was silent for longer than allowed."""

@@ -52,6 +52,21 @@ def request_id(run: RunId, trajectory: TrajectoryId, step: int, attempt: int) ->
     return f"{run.removeprefix('run-')}-{slot:01x}-{step:06x}-{attempt:02x}"
 
 
+_ATTEMPT = re.compile(r"-[0-9a-f]{2}$")
+
+
+def with_attempt(request_id: str, attempt: int) -> str:
+    """The same generation's id under another attempt number, 0..255. Any other text gets it appended."""
+    if not 0 <= attempt <= 0xFF:
+        raise ValueError(f"attempt {attempt} is outside 0..255")
+    return f"{_ATTEMPT.sub('', request_id)}-{attempt:02x}"
+
+
+def attempt_of(request_id: str) -> int:
+    """The attempt number in an id that `request_id` made; 0 in any other text."""
+    return int(request_id[-2:], 16) if _ATTEMPT.search(request_id) else 0
+
+
 def derive_seed(seed: int, *parts: str | int) -> int:
     """A 31-bit seed that depends on `seed` and every part: arms differ, reruns agree."""
     text = ":".join(str(part) for part in (seed, *parts))

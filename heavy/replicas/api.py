@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -63,6 +63,8 @@ class Finished:
     replica: str
     model: str
     timing: GenerationTiming
+    request_id: str = ""
+    """The engine-side id it was generated under: another attempt's than asked for after a failover."""
 
 
 GenerationEvent = TextDelta | Finished
@@ -71,10 +73,10 @@ GenerationEvent = TextDelta | Finished
 class Replica(Protocol):
     """Something that generates: one server, or a router over many."""
 
-    def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Stream one generation; ends with exactly one `Finished`.
 
-        Closing the iterator or cancelling the task aborts the generation in the engine, explicitly.
+        Closing the generator or cancelling the task aborts the generation in the engine, explicitly.
         Raises `EngineRefused`, `EngineUnavailable`, `EngineTimeout`, `MalformedStream`, `ContextOverflow`.
         """
         ...
