@@ -1,0 +1,299 @@
+"""Runs code in a fresh sandbox, with its output and its time bounded, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from asyncio.subprocess import PIPE
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from heavy.core.clock import monotonic_s
+from heavy.tools.sandbox import bootstrap, jail
+from heavy.tools.sandbox.jail import Jail, SandboxLimits, SandboxUnavailable
+
+_log = logging.getLogger(__name__)
+
+START_TIMEOUT_S: Final = 10.0
+END_TIMEOUT_S: Final = 5.0
+"""How long a killed sandbox may take to be gone: the kernel ends its whole process namespace."""
+CODE_BYTES_MAX: Final = 1 << 20
+_CHUNK: Final = 1 << 16
+_SIGNALLED: Final = 128
+"""What bwrap adds to a signal's number to make an exit status of it."""
+
+_PROBE: Final = """
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+import os
+print(status["Seccomp"].strip(), status["NoNewPrivs"].strip(), int(status["CapEff"], 16), os.getuid())
+"""
+
+_HINT: Final = (
+    "User namespaces may be switched off: look at the sysctls user.max_user_namespaces, "
+    "kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns; in a container, "
+    "allow the calls unshare and mount in its seccomp profile and leave /proc unmasked."
+)
+
+
+class Ending(StrEnum):
+    """How the code came to its end."""
+
+    FINISHED = "finished"
+    EXCEPTION = "exception"
+    EXITED = "exited"
+    MEMORY = "memory"
+    CPU = "cpu"
+    KILLED = "killed"
+    TIMEOUT = "timeout"
+    FLOOD = "flood"
+    BROKEN = "broken"
+    """The sandbox itself did not come up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What the code wrote (head and tail, where it wrote too much) and how it ended."""
+
+    ending: Ending
+    stdout: str
+    stderr: str
+    status: int | None = None
+
+
+class Sandbox:
+    """Fresh interpreters in namespaces of their own, at most `concurrency` at once (twice the cores).
+
+    Raises `SandboxUnavailable` where the parts are missing; `probe` tells whether they work.
+    """
+
+    def __init__(self, limits: SandboxLimits | None = None, *, concurrency: int | None = None) -> None:
+        self.limits = limits or SandboxLimits()
+        self._jail = jail.build(self.limits)
+        self._slots = asyncio.Semaphore(concurrency or 2 * (os.cpu_count() or 1))
+
+    @property
+    def libraries(self) -> dict[str, str]:
+        """Names and versions of the numeric libraries inside."""
+        return self._jail.libraries
+
+    async def probe(self) -> None:
+        """One real run that looks at its own walls. Raises `SandboxUnavailable` with what is missing."""
+        run = await self.run(_PROBE, timeout_s=START_TIMEOUT_S)
+        if run.ending is not Ending.FINISHED:
+            said = run.stderr.strip() or run.ending
+            raise SandboxUnavailable(
+                f"bubblewrap does not work here, so generated code is not run: {said}. {_HINT}"
+            )
+        if run.stdout.split() != ["2", "1", "0", str(jail.UID)]:
+            raise SandboxUnavailable(
+                f"The sandbox came up without all its walls (saw {run.stdout.strip()!r})."
+            )
+
+    async def run(self, code: str, *, timeout_s: float) -> Execution:
+        """Run `code` within `timeout_s`, waiting for a slot included. Nothing of it is left afterwards."""
+        source = code.encode("utf-8", "replace")
+        if len(source) > CODE_BYTES_MAX:
+            return Execution(Ending.BROKEN, "", f"The code is longer than {CODE_BYTES_MAX} bytes.")
+        deadline_s = monotonic_s() + timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._slots.acquire()
+        except TimeoutError:
+            return Execution(Ending.BROKEN, "", f"All sandboxes were busy for {timeout_s:g} s.")
+        try:
+            child = _Child(self.limits)
+            await child.start(self._jail)
+            try:
+                return await child.run(source, max(0.0, deadline_s - monotonic_s()))
+            finally:
+                await child.end()
+        finally:
+            self._slots.release()
+
+
+class _Child:
+    """One sandbox from its start to the moment it is gone."""
+
+    def __init__(self, limits: SandboxLimits) -> None:
+        self._limits = limits
+        self._ours = ExitStack()
+        self._info_fd = -1
+        self._go_fd = -1
+        self._process: asyncio.subprocess.Process
+        self._outputs: tuple[_Output, _Output]
+        self._complete = False
+        self._flooded = False
+
+    async def start(self, confinement: Jail) -> None:
+        """Start bwrap; it waits for its user map where we are root."""
+        with ExitStack() as theirs:
+            filter_fd = _filled_pipe(confinement.filter)
+            theirs.callback(os.close, filter_fd)
+            map_fds = self._map_pipes(theirs) if os.geteuid() == 0 else None
+            self._process = await asyncio.create_subprocess_exec(
+                *confinement.argv(seccomp_fd=filter_fd, map_fds=map_fds),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
+                pass_fds=(filter_fd, *(map_fds or ())),
+                env={},
+                cwd="/",
+            )
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        bytes_max = self._limits.output_bytes
+        self._outputs = _Output(self._process.stdout, bytes_max), _Output(self._process.stderr, bytes_max)
+
+    def _map_pipes(self, theirs: ExitStack) -> tuple[int, int]:
+        """Their ends of two pipes: one on which the child's pid comes, one on which it is told to go on."""
+        self._info_fd, info_write = os.pipe()
+        self._ours.callback(os.close, self._info_fd)
+        theirs.callback(os.close, info_write)
+        go_read, self._go_fd = os.pipe()
+        self._ours.callback(os.close, self._go_fd)
+        theirs.callback(os.close, go_read)
+        return info_write, go_read
+
+    async def run(self, source: bytes, timeout_s: float) -> Execution:
+        """Hand the code over and collect what it writes until it ends or its time does."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._map_users()
+                await self._hand_over(source)
+                await asyncio.gather(*(output.fill(self._count) for output in self._outputs))
+                ending = _ending(await self._process.wait(), self._complete)
+        except TimeoutError:
+            ending = Ending.TIMEOUT
+        if self._flooded:
+            ending = Ending.FLOOD
+        stdout, stderr = (output.text() for output in self._outputs)
+        return Execution(ending, stdout, stderr, self._process.returncode)
+
+    async def _map_users(self) -> None:
+        """As root: 0 inside stays us, for bwrap's mounts; the code's user inside is nobody outside."""
+        if self._info_fd < 0:
+            return
+        info = b""
+        while b"}" not in info:
+            await _readable(self._info_fd)
+            chunk = os.read(self._info_fd, _CHUNK)
+            if not chunk:
+                return  # bwrap gave up; its reason is on stderr
+            info += chunk
+        pid = int(json.loads(info)["child-pid"])
+        for kind in ("uid", "gid"):
+            with open(f"/proc/{pid}/{kind}_map", "w") as users:  # noqa: ASYNC230 - procfs does not wait
+                users.write(f"0 0 1\n{jail.UID} {jail.NOBODY} 1\n")
+        os.write(self._go_fd, b"1")
+
+    async def _hand_over(self, source: bytes) -> None:
+        """Send the code once the sandbox says that it stands; a half-made one may yet lose its keeper."""
+        self._complete = await self._outputs[0].first() == bootstrap.READY
+        stdin = self._process.stdin
+        assert stdin is not None
+        with suppress(BrokenPipeError, ConnectionResetError):
+            if self._complete:
+                stdin.write(source)
+                await stdin.drain()
+            stdin.close()
+
+    def _count(self) -> None:
+        if sum(output.total for output in self._outputs) > self._limits.flood_bytes and not self._flooded:
+            self._flooded = True
+            self._kill()
+
+    def _kill(self) -> None:
+        """Kill bwrap. The kernel then kills the namespace's first process, and with it all others."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def end(self) -> None:
+        """Kill what is left and wait until the last process inside has let go of its pipes."""
+        try:
+            self._kill()
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await self._process.wait()
+                await asyncio.gather(*(output.discard() for output in self._outputs))
+        except TimeoutError:
+            _log.error("a killed sandbox (pid %s) is not gone after %s s", self._process.pid, END_TIMEOUT_S)
+        finally:
+            self._ours.close()
+
+
+class _Output:
+    """One stream: its head and its tail are kept, what is between is counted."""
+
+    def __init__(self, stream: asyncio.StreamReader, bytes_max: int) -> None:
+        self._stream = stream
+        self._head_max = bytes_max * 3 // 4
+        self._tail_max = bytes_max - self._head_max
+        self._head = bytearray()
+        self._tail = bytearray()
+        self.total = 0
+
+    async def first(self) -> bytes:
+        """The first byte, which is not part of the output; empty when the stream has ended."""
+        return await self._stream.read(1)
+
+    async def fill(self, count: Callable[[], None]) -> None:
+        """Read to the end, in bounded memory; `count` is called after each chunk."""
+        while chunk := await self._stream.read(_CHUNK):
+            self.total += len(chunk)
+            room = self._head_max - len(self._head)
+            self._head += chunk[:room]
+            self._tail += chunk[room:]
+            del self._tail[: -self._tail_max]
+            count()
+
+    async def discard(self) -> None:
+        """Read to the end and keep nothing."""
+        while await self._stream.read(_CHUNK):
+            pass
+
+    def text(self) -> str:
+        """What was kept, with a line between head and tail that says how much is missing."""
+        missing = self.total - len(self._head) - len(self._tail)
+        gap = f"\n... [{missing} bytes left out here] ...\n".encode() if missing else b""
+        return bytes(self._head + gap + self._tail).decode("utf-8", "replace")
+
+
+def _ending(status: int, complete: bool) -> Ending:
+    if not complete:
+        return Ending.BROKEN
+    known = {
+        0: Ending.FINISHED,
+        bootstrap.EXCEPTION: Ending.EXCEPTION,
+        bootstrap.OUT_OF_MEMORY: Ending.MEMORY,
+        _SIGNALLED + signal.SIGXCPU: Ending.CPU,
+    }
+    return known.get(status, Ending.EXITED if 0 < status < _SIGNALLED else Ending.KILLED)
+
+
+def _filled_pipe(data: bytes) -> int:
+    """The read end of a pipe that holds `data` (which fits into its buffer) and nothing more."""
+    read, write = os.pipe()
+    try:
+        os.write(write, data)
+    finally:
+        os.close(write)
+    return read
+
+
+async def _readable(fd: int) -> None:
+    """Wait until something can be read from `fd`, or its other end is closed."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(fd, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(fd)
