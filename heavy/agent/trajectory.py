@@ -1,0 +1,395 @@
+"""One trajectory, from its spec to its outcome: step after step until an answer, or a reason why not.
+
+How it ends:
+
+| outcome   | reason                                                         |
+|-----------|----------------------------------------------------------------|
+| completed | empty: the model answered; else why its answer was forced      |
+| cut       | `budget`, `deadline`, or what `cut` was told                   |
+| failed    | an error's code (`engine_...`, `context_overflow`), `no_answer`|
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from dataclasses import dataclass, replace
+from typing import Final
+
+from heavy.agent.context import ContextWindow, Fit
+from heavy.agent.funds import Funds
+from heavy.agent.hygiene import NO_RESULT, normalise, outgoing, result_message
+from heavy.agent.journal import Journal
+from heavy.agent.limits import AgentLimits
+from heavy.agent.meter import Meter
+from heavy.agent.progress import Progress
+from heavy.agent.repetition import RepetitionWatch
+from heavy.agent.step import StepResult, StepScope, step
+from heavy.core import clock
+from heavy.core.errors import BudgetExhausted, ContextOverflow, EngineError, EngineRefused, HeavyError
+from heavy.core.ids import derive_seed, request_id
+from heavy.core.ledger import NOTHING_SPENT
+from heavy.core.messages import FinishReason, Message, Role
+from heavy.core.policy import ContextPolicy, Sampling
+from heavy.core.records import Event, LifecycleRecord, ToolResultRecord
+from heavy.core.runs import Outcome, OutcomeKind, TrajectorySpec
+from heavy.profiles.schema import Profile
+from heavy.prompts import render
+from heavy.replicas.api import GenerationRequest, Replica
+from heavy.tools.toolset import Toolset
+
+BUDGET: Final = "budget"
+DEADLINE: Final = "deadline"
+STEPS_MAX: Final = "steps_max"
+TOOL_CALLS_MAX: Final = "tool_calls_max"
+STUCK: Final = "stuck"
+LENGTH: Final = "length"
+EMPTY: Final = "empty"
+NO_ANSWER: Final = "no_answer"
+
+_TURN_OVERHEAD_TOKENS: Final = 32
+"""What a template may add around a turn, and around each of its calls, beyond what the model generated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the trajectory ends."""
+
+    kind: OutcomeKind
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Force:
+    """The model gets one more generation, without tools, to answer with what it has."""
+
+    reason: str
+    detail: str
+
+
+Decision = Ending | Force | None
+"""What follows a step. None: another one."""
+
+
+class Trajectory:
+    """Rolls out one trajectory. Use it once.
+
+    To stop it, cancel the task that runs it: it aborts its generation, flushes and settles what there is,
+    within bounds, and lets the cancellation propagate. Then `cut` gives the outcome.
+    """
+
+    def __init__(
+        self,
+        spec: TrajectorySpec,
+        profile: Profile,
+        replica: Replica,
+        toolset: Toolset,
+        journal: Journal,
+        meter: Meter,
+        limits: AgentLimits,
+    ) -> None:
+        self._spec = spec
+        self._profile = profile
+        self._replica = replica
+        self._toolset = toolset
+        self._journal = journal
+        self._meter = meter
+        self._limits = limits
+        self._history = _opening(spec, profile)
+        self._tools = tuple(toolset.specs)
+        self._window = ContextWindow(
+            profile, replica, self._tools, spec.context_policy, limits.context_headroom_share
+        )
+        self._funds = Funds(journal, meter, limits.flush_s, _answer_tokens(profile))
+        self._watch = RepetitionWatch(limits.stuck)
+        self._progress = Progress()
+        self._number = 0
+        self._generations = 0
+        self._empty = 0
+        self._tool_calls = 0
+        self._warm_replica = ""
+        self._answer_so_far = ""
+        self._spend = NOTHING_SPENT
+        self._forced_at_s = self._over_at_s = 0.0
+
+    async def run(self) -> Outcome:
+        """Roll out to the outcome.
+
+        Model, tool and engine failures are outcomes. Raises `LeaseLost` and `StoreUnavailable`, after which
+        nothing more can be written, and `CancelledError`.
+        """
+        self._forced_at_s, self._over_at_s = self._deadlines()
+        decision: Decision = None
+        while decision is None:
+            decision = self._exhausted() or await self._advance()
+        if isinstance(decision, Force):
+            decision = await self._force_answer(decision)
+        return self._outcome(decision)
+
+    def cut(self, reason: str, detail: str) -> Outcome:
+        """The outcome of a trajectory that was stopped from outside: with what is there so far."""
+        return self._outcome(Ending(OutcomeKind.CUT, reason, detail))
+
+    # Deciding
+
+    def _exhausted(self) -> Force | None:
+        """What rules out another step with tools before it begins."""
+        if self._number >= self._spec.steps_max:
+            return Force(STEPS_MAX, f"All {self._spec.steps_max} steps are used.")
+        if self._calls_left() == 0 and self._tool_calls:
+            return Force(TOOL_CALLS_MAX, f"All {self._tool_calls} tool calls are used.")
+        return None
+
+    async def _advance(self) -> Decision:
+        """One step, and what follows from it."""
+        result = await self._bounded_step(self._forced_at_s, forced=False)
+        if isinstance(result, Ending):
+            return self._rescue(result)
+        self._extend(result.message, result.results)
+        if result.message.tool_calls:
+            return await self._after_tools(result)
+        if result.finish_reason is FinishReason.LENGTH:
+            return Force(LENGTH, "The generation reached its length limit before it ended.")
+        if result.message.content.strip():
+            return Ending(OutcomeKind.COMPLETED)
+        return await self._after_nothing()
+
+    async def _after_tools(self, result: StepResult) -> Decision:
+        self._tool_calls += result.calls_made
+        if result.tools_refused:
+            return Force(TOOL_CALLS_MAX, "The cap on tool calls is reached.")
+        verdict = self._watch.observe(result.message.tool_calls, result.results)
+        if verdict.stuck:
+            return Force(STUCK, f"It goes in circles: {verdict.stuck}.")
+        for reminder in verdict.reminders:
+            await self._note(f"reminder: {reminder.name} was called {reminder.count} times the same way")
+            text = render(self._profile, "repeat_reminder", name=reminder.name, count=reminder.count)
+            self._history.append(Message(Role.USER, text))
+        return None
+
+    async def _after_nothing(self) -> Decision:
+        self._empty += 1
+        if self._empty > self._limits.empty_retries_max:
+            return Force(EMPTY, f"{self._empty} generations had neither text nor tool calls.")
+        await self._note("empty generation: neither text nor tool calls; trying again")
+        return None
+
+    def _rescue(self, ending: Ending) -> Decision:
+        """A step that was stopped by a limit leaves room for a forced answer; other failures do not."""
+        fixed = self._spec.context_policy is ContextPolicy.FAIL
+        if ending.kind is OutcomeKind.CUT or (ending.reason == ContextOverflow.code and not fixed):
+            progress = self._progress
+            unfinished = progress.message or Message(Role.ASSISTANT, progress.content)
+            self._extend(unfinished, tuple(progress.results))
+            return Force(ending.reason, ending.detail)
+        return ending
+
+    async def _force_answer(self, force: Force) -> Ending:
+        """One last generation without tools. Its own failure is how the trajectory ends."""
+        await self._note(f"forced answer: {force.reason}: {force.detail}")
+        text = render(self._profile, "force_answer", reason=force.reason, detail=force.detail)
+        self._history.append(Message(Role.USER, text))
+        result = await self._bounded_step(self._over_at_s, forced=True)
+        if isinstance(result, Ending):
+            return result
+        if result.message.content.strip():
+            return Ending(OutcomeKind.COMPLETED, force.reason, force.detail)
+        if force.reason in (BUDGET, DEADLINE):
+            return Ending(OutcomeKind.CUT, force.reason, force.detail)
+        return Ending(
+            OutcomeKind.FAILED, NO_ANSWER, f"{force.detail} The forced answer after that was empty."
+        )
+
+    def _outcome(self, ending: Ending) -> Outcome:
+        return Outcome(
+            trajectory=self._spec.trajectory,
+            kind=ending.kind,
+            reason=ending.reason,
+            detail=ending.detail,
+            answer=self._visible(),
+            steps=self._generations,
+            spend=self._spend,
+            profile=self._profile.name,
+        )
+
+    def _visible(self) -> str:
+        """The answer so far: what the latest turn says, unless that only announces tool calls."""
+        turn = self._progress.message
+        said = "" if turn and turn.tool_calls else self._progress.content
+        return said if said.strip() else self._answer_so_far
+
+    # Doing
+
+    async def _bounded_step(self, until_s: float, *, forced: bool) -> StepResult | Ending:
+        """One step within the time; limits and engine failures come back as the endings they would be."""
+        scope = asyncio.timeout_at(until_s)
+        try:
+            async with scope:
+                return await self._step(forced=forced)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            return Ending(OutcomeKind.CUT, DEADLINE, "The time for this trajectory is over.")
+        except BudgetExhausted as error:
+            return Ending(OutcomeKind.CUT, BUDGET, error.message)
+        except (ContextOverflow, EngineError) as error:
+            return Ending(OutcomeKind.FAILED, error.code, error.message)
+
+    async def _step(self, *, forced: bool) -> StepResult:
+        """Fit, pay, generate and act; engine failures get a bounded number of fresh attempts."""
+        number, self._number, self._progress = self._number, self._number + 1, Progress()
+        for attempt in range(self._limits.engine_attempts_max):
+            last = attempt + 1 == self._limits.engine_attempts_max
+            fit = await self._fit(number, forced=forced)
+            try:
+                return await self._attempt(fit, number, attempt, forced=forced)
+            except ContextOverflow:
+                self._window.refuse()
+                if last:
+                    raise
+            except EngineError as error:
+                if last or isinstance(error, EngineRefused):
+                    raise
+                await self._note(f"engine failure, attempt {attempt + 1}: {error.code}: {error}", number)
+                await asyncio.sleep(self._back_off_s(attempt))
+        raise AssertionError("engine_attempts_max is at least 1")
+
+    async def _fit(self, number: int, *, forced: bool) -> Fit:
+        """The conversation as it fits, and room for a completion beside a later forced answer."""
+        kept = 0 if forced else _answer_tokens(self._profile)
+        wish = self._completion_tokens_max()
+        fit = await self._window.fit(
+            tuple(self._history), room_tokens=self._completion_tokens_min() + kept, wish_tokens=wish + kept
+        )
+        if fit.hidden:
+            self._history = list(fit.messages)
+            await self._note(
+                f"context hidden: {fit.hidden} tool outputs; the prompt has {fit.prompt_tokens} tokens",
+                number,
+            )
+        return replace(fit, room_tokens=min(fit.room_tokens - kept, wish))
+
+    async def _attempt(self, fit: Fit, number: int, attempt: int, *, forced: bool) -> StepResult:
+        """One paid attempt. Whatever becomes of it, what it cost is booked."""
+        spec, name = self._spec, request_id(self._spec.run, self._spec.trajectory, number, attempt)
+        tokens_max = await self._funds.reserve(
+            name,
+            fit.prompt_tokens,
+            fit.room_tokens,
+            least_tokens=self._completion_tokens_min(),
+            last=forced,
+        )
+        request = GenerationRequest(
+            request_id=name,
+            profile=self._profile.name,
+            messages=fit.messages,
+            tools=self._tools,
+            sampling=_seeded(spec, number, attempt),
+            tokens_max=tokens_max,
+            deadline_ms=spec.deadline_ms,
+            tool_choice="none" if forced or self._calls_left() == 0 else "auto",
+            prefer_replica=self._warm_replica,
+            traceparent=spec.traceparent,
+        )
+        scope = StepScope(spec, self._profile, self._meter, self._limits, number, self._calls_left())
+        progress = self._progress = Progress()
+        try:
+            result = await step(self._replica, request, self._toolset, self._journal, scope, progress)
+        except BaseException:
+            # The error under way is the one that counts.
+            with contextlib.suppress(HeavyError):
+                await self._book(name, progress, fit.prompt_tokens)
+            raise
+        await self._book(name, progress, fit.prompt_tokens)
+        self._warm_replica = result.replica
+        self._learn(len(fit.messages), result)
+        return result
+
+    async def _book(self, name: str, progress: Progress, prompt_tokens: int) -> None:
+        spend = progress.spend(self._meter, prompt_tokens)
+        self._spend += spend
+        self._generations += progress.message is not None
+        await self._funds.settle(name, spend)
+
+    def _extend(self, message: Message, results: tuple[ToolResultRecord, ...]) -> None:
+        """The conversation goes on with a turn and its results; calls without one get one that says so."""
+        if not _says_something(message):
+            return
+        if not message.tool_calls:
+            self._answer_so_far = message.content
+        contents = {result.call_id: result.content for result in results}
+        self._history.append(outgoing(message, self._profile))
+        self._history += [
+            result_message(call, contents.get(call.id, NO_RESULT)) for call in message.tool_calls
+        ]
+
+    def _learn(self, messages: int, result: StepResult) -> None:
+        """What the engine counted needs no bound any more: the prompt, and the turn it generated."""
+        usage, turn = result.usage, result.message
+        self._window.learn(messages, usage.prompt)
+        if usage.prompt and usage.output and _says_something(turn):
+            overhead = _TURN_OVERHEAD_TOKENS * (1 + len(turn.tool_calls))
+            self._window.learn(messages + 1, usage.prompt + usage.output + overhead)
+
+    async def _note(self, detail: str, step_number: int | None = None) -> None:
+        number = self._number if step_number is None else step_number
+        await self._journal.record(number, LifecycleRecord(Event.NOTE, detail))
+
+    # Bounds
+
+    def _deadlines(self) -> tuple[float, float]:
+        """Loop times: from when on an answer is forced, and when all is over."""
+        limits, left_s = self._limits, clock.remaining_s(self._spec.deadline_ms)
+        share_s = left_s * limits.answer_reserve_share
+        over_at_s = asyncio.get_running_loop().time() + left_s - min(limits.deadline_margin_s, share_s / 4)
+        return over_at_s - min(limits.answer_reserve_s, share_s), over_at_s
+
+    def _calls_left(self) -> int | None:
+        cap = self._spec.tool_calls_max
+        return None if cap is None else max(0, cap - self._tool_calls)
+
+    def _completion_tokens_max(self) -> int:
+        return min(self._profile.limits.output_tokens_per_step_max, self._spec.reasoning_tokens_per_step_max)
+
+    def _completion_tokens_min(self) -> int:
+        return min(
+            self._limits.completion_tokens_min,
+            self._completion_tokens_max(),
+            self._profile.context_tokens // 8,
+        )
+
+    def _back_off_s(self, attempt: int) -> float:
+        """Doubles with each attempt, with jitter: arms that failed together shall not return together."""
+        longest_s: float = min(self._limits.backoff_s * 2**attempt, self._limits.backoff_max_s)
+        return longest_s * random.uniform(0.5, 1.0)
+
+
+def _opening(spec: TrajectorySpec, profile: Profile) -> list[Message]:
+    """The conversation as it begins: the caller's, made valid, under the profile's system prompt."""
+    messages = [outgoing(m, profile) for m in normalise(spec.messages, profile.tool_call_dialect)]
+    if not profile.prompts.system:
+        return messages
+    prompt = render(profile, "system")
+    if messages and messages[0].role is Role.SYSTEM:
+        # One system message: many templates refuse a second one.
+        prompt = f"{prompt}\n\n{messages.pop(0).content}"
+    return [Message(Role.SYSTEM, prompt), *messages]
+
+
+def _says_something(message: Message) -> bool:
+    """Whether a turn belongs into the conversation: servers refuse empty ones."""
+    return bool(message.content.strip() or message.tool_calls)
+
+
+def _answer_tokens(profile: Profile) -> int:
+    """What is kept free for a forced answer; small contexts scale it down."""
+    return min(profile.limits.answer_tokens_reserved, profile.context_tokens // 4)
+
+
+def _seeded(spec: TrajectorySpec, number: int, attempt: int) -> Sampling:
+    """A seed of its own for each attempt, so that a retry is a new sample; None stays the engine's choice."""
+    if spec.sampling.seed is None:
+        return spec.sampling
+    return replace(spec.sampling, seed=derive_seed(spec.sampling.seed, spec.trajectory, number, attempt))
