@@ -119,7 +119,7 @@ def context_overflow(speaker: Speaker, error: WireError) -> ContextOverflow | No
 def connection_lost(speaker: Speaker, error: aiohttp.ClientError | OSError) -> EngineUnavailable:
     """No connection, or one that ended before the generation did."""
     what = speaker.clean(str(error)) or type(error).__name__
-    if isinstance(error, aiohttp.ClientConnectorError):
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ServerTimeoutError):
         return EngineUnavailable(f"Replica {speaker.replica} cannot be reached: {what}.", speaker.replica)
     return EngineUnavailable(f"Replica {speaker.replica} dropped the connection: {what}.", speaker.replica)
 

@@ -1,0 +1,137 @@
+"""The replicas that are there: what the store's directory announces, with this process's own view of each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from heavy.core import clock
+from heavy.core.errors import StoreUnavailable
+from heavy.profiles.schema import Profile
+from heavy.replicas.api import Replica
+from heavy.replicas.breaker import Breaker
+from heavy.replicas.client import HttpReplica
+from heavy.replicas.http import Endpoint, HttpPool
+from heavy.store.api import Directory, ReplicaInfo
+
+logger = logging.getLogger(__name__)
+
+READY: Final = "ready"
+STARTING: Final = "starting"
+STALENESS_S: Final = 0.5
+"""How old the list may be when a replica is chosen from it."""
+OUTAGE_S: Final = 10.0
+"""How long the last list is used while the store does not answer."""
+
+
+class ProfileSource(Protocol):
+    """Where profiles are looked up by name."""
+
+    def get(self, name: str) -> Profile:
+        """The profile. Raises `NotFound`."""
+        ...
+
+
+@dataclass(slots=True)
+class Known:
+    """One announced replica: its client, how many of our generations it has, and whether it works."""
+
+    info: ReplicaInfo
+    client: Replica
+    breaker: Breaker
+    in_flight: int = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it may be given one more generation now."""
+        ready = self.info.state == READY and self.breaker.admits
+        return ready and self.in_flight < self.info.in_flight_max
+
+    @property
+    def fullness(self) -> float:
+        """0 when idle, 1 when full: in flight over its limit, or its KV use where that is more.
+
+        What it reports (running and waiting, ours included, up to a few seconds old) counts where it is more
+        than what we know ourselves.
+        """
+        busy = max(self.in_flight, self.info.running + self.info.waiting) / self.info.in_flight_max
+        kv = self.info.kv_tokens_used / self.info.kv_tokens_max if self.info.kv_tokens_max else 0.0
+        return max(busy, kv)
+
+
+class ReplicaRegistry:
+    """Refreshed when it is used and older than `STALENESS_S`; owns no task."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        connect: Callable[[ReplicaInfo], Replica],
+        *,
+        staleness_s: float = STALENESS_S,
+    ) -> None:
+        self._directory = directory
+        self._connect = connect
+        self._staleness_s = staleness_s
+        self._known: dict[str, Known] = {}
+        self._read_s: float | None = None
+        self._reading = asyncio.Lock()
+        self._changed = asyncio.Event()
+
+    @classmethod
+    def over_http(
+        cls, directory: Directory, profiles: ProfileSource, pool: HttpPool, *, silence_s: float
+    ) -> ReplicaRegistry:
+        """A registry whose replicas are HTTP servers, spoken to as their profiles say."""
+
+        def connect(info: ReplicaInfo) -> Replica:
+            endpoint = Endpoint.of(info.replica, info.base_url, profiles.get(info.profile), info.model)
+            return HttpReplica(endpoint, pool, silence_s=silence_s)
+
+        return cls(directory, connect)
+
+    async def of(self, profile: str) -> tuple[Known, ...]:
+        """The announced replicas of a profile, in any state. Raises `StoreUnavailable`."""
+        await self._refresh()
+        return tuple(known for known in self._known.values() if known.info.profile == profile)
+
+    def tell(self) -> None:
+        """Room was made: whoever waits in `change` looks again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def change(self, longest_s: float) -> None:
+        """Wait until room is made, or so long: other processes make room, too, and replicas come and go."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(longest_s):
+                await self._changed.wait()
+
+    async def _refresh(self) -> None:
+        async with self._reading:
+            age_s = float("inf") if self._read_s is None else clock.monotonic_s() - self._read_s
+            if age_s < self._staleness_s:
+                return
+            try:
+                infos = await self._directory.replicas()
+            except StoreUnavailable as error:
+                if age_s > OUTAGE_S:
+                    raise
+                logger.warning("the list of replicas is %.1f s old: %s", age_s, error)
+                return
+            self._known = {info.replica: self._kept(info) for info in infos}
+            self._read_s = clock.monotonic_s()
+
+    def _kept(self, info: ReplicaInfo) -> Known:
+        """What is known of a replica, brought up to date; a new process under an old name starts afresh."""
+        known = self._known.get(info.replica)
+        if known is None or _process(known.info) != _process(info):
+            return Known(info, self._connect(info), Breaker())
+        known.info = info
+        return known
+
+
+def _process(info: ReplicaInfo) -> tuple[object, ...]:
+    return info.profile, info.base_url, info.model, info.pid
