@@ -112,7 +112,8 @@ class RunLog(Protocol):
     def follow(self, run: RunId, *, after: int, deltas: bool) -> AsyncGenerator[Record | tuple[Delta, ...]]:
         """Records from a number on as they come, deltas between them if wanted; ends after the final record.
 
-        Raises `NotFound` (also when the run's retention ends meanwhile) and `StoreUnavailable`.
+        Raises `NotFound` (also when the run's retention ends meanwhile), `StoreUnavailable`, and `Overloaded`
+        when this process follows as many logs as it may. Close it (`aclosing`) when leaving early.
         """
         ...
 
@@ -178,7 +179,10 @@ class ControlChannel(Protocol):
         ...
 
     def listen(self, run: RunId) -> AbstractAsyncContextManager[AsyncIterator[Control]]:
-        """Control messages of a run: those noted already, then those pushed, each once."""
+        """Control messages of a run: those noted already, then those pushed, each once.
+
+        The iterator outlives an outage; it raises `StoreUnavailable` when one lasts longer than any lease.
+        """
         ...
 
 
