@@ -50,7 +50,7 @@ class PythonTool:
             case Ending.EXITED:
                 return f"The code exited with status {run.status}."
             case Ending.MEMORY:
-                return f"The code needed more than {limits.memory_bytes >> 20} MiB of memory."
+                return f"The code needed more than {limits.memory_bytes >> 20} MiB memory."
             case Ending.CPU:
                 return f"The code was stopped after {limits.cpu_s} s of CPU time. Find a cheaper way."
             case Ending.TIMEOUT:
@@ -77,7 +77,7 @@ def _spec(sandbox: Sandbox) -> ToolSpec:
         description=(
             f"Run Python {platform.python_version()} code and get what it prints, or else the value of its "
             f"last expression. Every call is a fresh interpreter: nothing is kept between calls.{installed} "
-            f"No network, no other processes, {limits.cpu_s} s of CPU, {limits.memory_bytes >> 20} MiB of memory."
+            f"No network, no other processes, {limits.cpu_s} s of CPU, {limits.memory_bytes >> 20} MiB memory."
         ),
         parameters={
             "type": "object",
