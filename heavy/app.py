@@ -13,7 +13,8 @@ import os
 import signal
 import socket
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
@@ -30,7 +31,84 @@ from heavy.runner import ray_adapter
 from heavy.store.redis import connect
 from heavy.telemetry.metrics import RunMetrics
 from heavy.telemetry.tracing import Tracing
-from heavy.tools.names import TOOL_NAMES
+from heavy.tools.registry import TOOL_NAMES
 
+EXIT_FAILED = 1
 EXIT_CONFIG = 78
-"""EX_CONFIG of sysexits.h: the settings cannot work."""
+
+logger = logging.getLogger("heavy")
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[RpcServer]:
+    """A coordinator around a block: store, Ray, service, gRPC, HTTP; taken down in the opposite order."""
+    ray_address = os.environ.get("RAY_ADDRESS")
+    if not settings.store_url or not ray_address:
+        raise ConfigError(
+            "A coordinator needs HEAVY_STORE_URL and RAY_ADDRESS; `heavy up` starts a machine of your own."
+        )
+    registry = _registry()
+    tracing = Tracing(settings.otlp_endpoint, settings.service_name)
+    store = await connect(settings.store_url, settings)
+    equivalence = Equivalence()
+    try:
+        await asyncio.to_thread(ray_adapter.connect, ray_address)
+        profiles = load_profiles(settings.profile_directories)
+        runner = ray_adapter.RayRunners(store.directory)
+        parts = Parts(store, runner, profiles, equivalence, settings.lease_s)
+        policies = PolicyDefaults(profiles, tuple(profiles), settings, TOOL_NAMES)
+        owner = f"{socket.gethostname()}:{os.getpid()}"
+        service = CoordinatorService(parts, policies, settings, RunMetrics(registry), tracing, owner)
+        rpc = RpcServer(service, settings, tracing)
+        gateway = Gateway(settings, registry, ready=lambda: rpc.ready)
+        try:
+            await service.start()
+            await rpc.start()
+            await gateway.start()
+            yield rpc
+        finally:
+            await service.stop()
+            await rpc.stop()
+            await gateway.stop()
+    finally:
+        await equivalence.close()
+        await asyncio.to_thread(ray_adapter.disconnect)
+        await store.close()
+        await asyncio.to_thread(tracing.shutdown)
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    async with serving(settings) as rpc:
+        logger.info("serving on %s", rpc.address)
+        await told.wait()
+        logger.info("stopping: runs under way are cancelled")
+
+
+def main() -> int:
+    """The process's entry point; its exit status."""
+    settings = Settings()
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    try:
+        asyncio.run(serve(settings))
+    except HeavyError as error:
+        logger.error("%s", error)
+        return EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILED
+    return 0
+
+
+def _registry() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,20 +10,21 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import ray
 from heavy.profiles.loader import load_profiles
-from heavy.store.embedded import EmbeddedValkey
 
 from heavy.config import Settings
 from heavy.core.errors import ConfigError, HeavyError
 from heavy.profiles.schema import Profile
 from heavy.runner.ray_adapter import NAMESPACE
+from heavy.store.embedded import EmbeddedValkey
 from workers import actors
 from workers.coordinator_process import CoordinatorProcess
 from workers.launch import free_port
@@ -35,6 +36,7 @@ REVIVALS_MAX = 20
 WATCH_EVERY_S = 0.5
 PING_TIMEOUT_S = 10.0
 OBJECT_STORE_BYTES = 100 << 20
+ROLES: Final[tuple[Literal["store", "cache"], ...]] = ("store", "cache")
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +82,7 @@ class LocalCluster:
             raise
 
     async def watch(self) -> None:
-        """Replace runners and the coordinator when they die. Raises `HeavyError` when it happens too often."""
+        """Replace runners and the coordinator when they die; `HeavyError` when that happens too often."""
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
             for name, handle in tuple(self.runners.items()):
@@ -92,7 +94,7 @@ class LocalCluster:
                 await self._start_coordinator()
 
     async def stop(self) -> None:
-        """Coordinator first, so that runs end as cancelled; then actors, Ray, stores. Leaves nothing behind."""
+        """Coordinator first, so that runs end as cancelled; then actors, Ray, stores. Leaves nothing."""
         if self.coordinator is not None:
             await self.coordinator.stop()
             self.coordinator = None
@@ -103,7 +105,7 @@ class LocalCluster:
             await asyncio.to_thread(ray.shutdown)
             self._ray_address = ""
         for store in self._stores:
-            await store.stop()
+            store.stop()
         self._stores.clear()
         self._directory.cleanup()
 
@@ -116,15 +118,15 @@ class LocalCluster:
 
     async def _start_stores(self) -> None:
         changes: dict[str, str] = {}
-        for role in ("store", "cache"):
+        if not self._given.cache_secret.get_secret_value():
+            changes["HEAVY_CACHE_SECRET"] = secrets.token_hex(32)
+        for role in ROLES:
             if getattr(self._given, f"{role}_url"):
                 self._progress(role, "ready", "given")
                 continue
-            directory = Path(self._directory.name) / role
-            directory.mkdir()
-            embedded = EmbeddedValkey(directory, role=role)
+            embedded = EmbeddedValkey(Path(self._directory.name) / role, role=role)
             self._stores.append(embedded)
-            changes[f"HEAVY_{role.upper()}_URL"] = await embedded.start()
+            changes[f"HEAVY_{role.upper()}_URL"] = embedded.start()
             self._progress(role, "ready", "Valkey, embedded")
         self._settle(changes)
 
@@ -146,7 +148,7 @@ class LocalCluster:
             logging_level=logging.ERROR,
             **({} if given else own),
         )
-        self._ray_address = given or context.address_info["gcs_address"]
+        self._ray_address = given or str(context.address_info["gcs_address"])
         self._progress("ray", "ready", "given" if given else "local cluster")
 
     async def _start_actors(self, profiles: list[Profile]) -> None:

@@ -9,7 +9,7 @@ from heavy.profiles.schema import Profile
 
 
 class RemoteEndpoint:
-    """An OpenAI-compatible endpoint. Those who use it see whether it answers; it is not probed with paid calls."""
+    """An OpenAI-compatible endpoint. Its users see whether it answers; no paid calls probe it."""
 
     def __init__(self, name: str, profile: Profile) -> None:
         if profile.remote is None:
@@ -26,7 +26,8 @@ class RemoteEndpoint:
 
     async def exited(self) -> int:
         """Never: it is not ours to end."""
-        return await asyncio.get_running_loop().create_future()
+        await asyncio.Event().wait()
+        return 0
 
     async def stop(self, grace_s: float = 0.0) -> None:
         """Nothing to end."""

@@ -8,16 +8,18 @@ import logging
 import os
 from collections.abc import Mapping
 
-from heavy.store.redis import connect
-
 from heavy.config import Settings
 from heavy.core import clock
 from heavy.core.errors import EngineUnavailable, HeavyError
 from heavy.profiles.schema import Profile
+from heavy.replicas.api import ReplicaLoad
+from heavy.replicas.client import HttpReplica
+from heavy.replicas.http import Endpoint, HttpPool
 from heavy.store.api import ReplicaInfo, Store
+from heavy.store.redis import connect
 from workers.engine_process import EngineProcess
 from workers.launch import engine_command, free_port
-from workers.load_report import LoadReport
+from workers.remote_endpoint import RemoteEndpoint
 
 ANNOUNCE_EVERY_S = 0.5
 ANNOUNCE_TTL_S = 2.0
@@ -26,6 +28,10 @@ RESTARTS_MAX = 5
 STEADY_S = 60.0
 BACKOFF_S = 0.5
 BACKOFF_MAX_S = 30.0
+
+NO_LOAD = ReplicaLoad(running=0, waiting=0, kv_tokens_used=0, kv_tokens_max=0, raw={})
+LOAD_TIMEOUT_S = 2.0
+PROBES_AT_ONCE = 2
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +48,10 @@ class Replica:
         self._settings = Settings.of(environment)
         self._state = "pending"
         self._detail = ""
-        self._engine: EngineProcess | None = None
+        self._engine: EngineProcess | RemoteEndpoint | None = None
         self._store: Store | None = None
-        self._load = LoadReport()
+        self._load = NO_LOAD
+        self._pool = HttpPool(PROBES_AT_ONCE)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -83,7 +90,7 @@ class Replica:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._engine is not None:
             await self._engine.stop()
-        await self._load.close()
+        await self._pool.close()
         if self._store is not None:
             with contextlib.suppress(HeavyError):
                 await self._store.directory.withdraw(self._replica)
@@ -94,8 +101,7 @@ class Replica:
         self._state, self._detail = "starting", ""
         profile = self._profile
         try:
-            command = engine_command(profile, port=free_port())
-            self._engine = EngineProcess(self._replica, command)
+            self._engine = engine_of(self._replica, profile)
             await self._engine.start(profile.serve.start_timeout_s)
         except HeavyError as error:
             self._state, self._detail = "failed", str(error)
@@ -126,10 +132,24 @@ class Replica:
 
     async def _announce_forever(self) -> None:
         while True:
-            if self._state == "ready" and self._engine is not None:
-                await self._load.refresh(self._engine.base_url)
+            if self._state == "ready" and self._profile.engine != "remote":
+                self._load = await self._read_load()
             await self._announce()
             await asyncio.sleep(ANNOUNCE_EVERY_S)
+
+    async def _read_load(self) -> ReplicaLoad:
+        """The engine's own report; the last one where it does not answer."""
+        endpoint = Endpoint.of(self._replica, self._base_url, self._profile)
+        server = HttpReplica(endpoint, self._pool, silence_s=LOAD_TIMEOUT_S)
+        try:
+            return await server.load(LOAD_TIMEOUT_S)
+        except HeavyError as error:
+            logger.warning("%s", error)
+            return self._load
+
+    @property
+    def _base_url(self) -> str:
+        return self._engine.base_url if self._engine else ""
 
     async def _announce(self) -> None:
         if self._store is None:
@@ -140,11 +160,11 @@ class Replica:
             logger.warning("%s could not be announced: %s", self._replica, error)
 
     def _info(self) -> ReplicaInfo:
-        profile, load_now = self._profile, self._load.latest
+        profile, load_now = self._profile, self._load
         return ReplicaInfo(
             replica=self._replica,
             profile=profile.name,
-            base_url=self._engine.base_url if self._engine else "",
+            base_url=self._base_url,
             engine=profile.engine,
             model=profile.model,
             state=self._state,
@@ -156,3 +176,10 @@ class Replica:
             detail=self._detail,
             pid=self._engine.pid if self._engine else 0,
         )
+
+
+def engine_of(replica: str, profile: Profile) -> EngineProcess | RemoteEndpoint:
+    """What serves a replica: a process of ours, or an endpoint of somebody else's. Raises `ConfigError`."""
+    if profile.engine == "remote":
+        return RemoteEndpoint(replica, profile)
+    return EngineProcess(replica, engine_command(profile, port=free_port()))

@@ -8,12 +8,11 @@ import logging
 import os
 from collections.abc import Mapping
 
-from heavy.runner.build import RunnerParts, open_runner
-
 from heavy.config import Settings
 from heavy.core.codec import dump, load
 from heavy.core.errors import HeavyError
 from heavy.core.runs import TrajectorySpec
+from heavy.runner.build import RunnerParts, open_runner
 from heavy.store.api import RunnerInfo
 
 ANNOUNCE_EVERY_S = 0.5

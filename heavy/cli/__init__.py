@@ -1,0 +1,1 @@
+"""The `heavy` command: on top of everything, imported by nothing."""

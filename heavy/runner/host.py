@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from heavy.agent.trajectory import Trajectory
 from heavy.core import clock
@@ -33,7 +34,16 @@ class Stopped:
     kind: OutcomeKind = OutcomeKind.CUT
 
 
-BuildTrajectory = Callable[[TrajectorySpec, StoreJournal], Trajectory]
+class Workbench(Protocol):
+    """Puts trajectories together."""
+
+    def trajectory(self, spec: TrajectorySpec, journal: StoreJournal) -> Trajectory:
+        """A trajectory ready to run. Raises `NotFound` for a profile or tool that is not there."""
+        ...
+
+    def title(self, profile: str) -> str:
+        """What people call the model of a profile."""
+        ...
 
 
 class TrajectoryHost:
@@ -43,7 +53,7 @@ class TrajectoryHost:
         self,
         store: Store,
         deltas: Deltas,
-        build: BuildTrajectory,
+        bench: Workbench,
         tracing: Tracing,
         *,
         in_flight_max: int,
@@ -51,7 +61,7 @@ class TrajectoryHost:
     ) -> None:
         self._store = store
         self._deltas = deltas
-        self._build = build
+        self._bench = bench
         self._tracing = tracing
         self._in_flight_max = in_flight_max
         self._lease_s = lease_s
@@ -103,9 +113,11 @@ class TrajectoryHost:
     async def _recorded(self, spec: TrajectorySpec) -> Outcome:
         """The trajectory between its first and last record. A lost store or lease leaves no last record."""
         journal = StoreJournal(self._store, spec, self._deltas)
-        trajectory = self._build(spec, journal)
+        trajectory = self._bench.trajectory(spec, journal)
+        title = self._bench.title(spec.profile)
         try:
-            await journal.record(-1, LifecycleRecord(Event.TRAJECTORY_STARTED, profile=spec.profile))
+            started = LifecycleRecord(Event.TRAJECTORY_STARTED, title, profile=spec.profile)
+            await journal.record(-1, started)
             outcome = await self._watched(spec, trajectory)
             ended = LifecycleRecord(Event.TRAJECTORY_ENDED, outcome=outcome, profile=spec.profile)
             await journal.record(-1, ended)

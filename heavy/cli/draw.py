@@ -1,0 +1,135 @@
+"""Drawing a run: lanes while it goes, a story when it has ended. Works on any width, light and dark."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from heavy.aggregation.answers import short_answer
+from heavy.cli.view import Lane, RunView
+from heavy.core.ids import AGGREGATOR
+from heavy.core.ledger import Spend
+from heavy.core.runs import AggregationMethod, OutcomeKind, RunResult
+
+NARROW_COLUMNS = 80
+BAR_COLUMNS = 16
+
+_OUTCOME_STYLE = {OutcomeKind.COMPLETED: "green", OutcomeKind.CUT: "yellow", OutcomeKind.FAILED: "red"}
+_METHOD = {
+    AggregationMethod.VOTE: "by vote: the arms agree",
+    AggregationMethod.REFLECTIVE: "by the reflective pass",
+    AggregationMethod.SINGLE: "by the only arm that came to an answer",
+}
+
+
+def lanes(view: RunView, width: int) -> RenderableType:
+    """One lane a trajectory: step, what it says now, tools, tokens, cost, outcome."""
+    wide = width >= NARROW_COLUMNS
+    table = Table(box=None, pad_edge=False, expand=True, show_header=True, header_style="dim")
+    table.add_column("trajectory", no_wrap=True)
+    table.add_column("step", justify="right", no_wrap=True)
+    table.add_column("", ratio=1, no_wrap=True, overflow="ellipsis")
+    if wide:
+        table.add_column("tools", no_wrap=True)
+    table.add_column("tokens", justify="right", no_wrap=True)
+    if wide:
+        table.add_column("cost", justify="right", no_wrap=True)
+    for lane in view.ordered:
+        tools = [Text(tool_text(lane), style="cyan")] if wide else []
+        cost = [cost_text(lane.spend)] if wide else []
+        tokens = f"{lane.spend.tokens_output:,}"
+        table.add_row(lane.trajectory, str(lane.step + 1), doing(lane), *tools, tokens, *cost)
+    head = Text.assemble((view.state.value, "bold"), "  ", (", ".join(view.titles), "dim"))
+    return Group(head, table)
+
+
+def doing(lane: Lane) -> Text:
+    """What a lane does now: its outcome, else the end of what it says, on one line."""
+    if lane.outcome is not None:
+        outcome = lane.outcome
+        said = short_answer(outcome.answer) if outcome.usable else outcome.detail
+        reason = f" ({outcome.reason})" if outcome.reason else ""
+        return Text.assemble((f"{outcome.kind.value}{reason}", _OUTCOME_STYLE[outcome.kind]), "  ", said)
+    return Text(" ".join(lane.saying[-400:].split())[-160:], style="dim")
+
+
+def tool_text(lane: Lane) -> str:
+    """How many calls, and what became of the last one."""
+    return f"{lane.tool_calls} · {lane.tool}" if lane.tool else ""
+
+
+def cost_text(spend: Spend) -> str:
+    """Money, to the hundredth of a cent; GPU-seconds where nothing else is known."""
+    if spend.cost_usd or not spend.gpu_seconds:
+        return f"${spend.cost_usd:.4f}"
+    return f"{spend.gpu_seconds:.1f} GPU-s"
+
+
+def ending(view: RunView) -> RenderableType:
+    """The answer with its agreement, dissent, evidence and cost; or why there is none."""
+    if view.result is None:
+        failure = view.failure
+        text = Text(failure.message if failure else f"The run is {view.state.value}.")
+        return Group(Panel(text, title=view.state.value, border_style="red"), *ledger_lines(view))
+    result = view.result
+    answer = Text("The aggregator abstained." if result.abstained else result.answer)
+    parts: list[RenderableType] = [
+        Panel(answer, title=f"answer, {_METHOD[result.method]}", border_style="green"),
+        *agreement_lines(result),
+    ]
+    if result.dissent:
+        parts.append(Text.assemble(("dissent    ", "bold"), result.dissent))
+    if result.citations:
+        cited = ", ".join(
+            c.trajectory + (f" step {c.step}" if c.step is not None else "") for c in result.citations
+        )
+        parts.append(Text.assemble(("evidence   ", "bold"), cited))
+    return Group(*parts, *ledger_lines(view))
+
+
+def agreement_lines(result: RunResult) -> list[Text]:
+    """One bar a group of equivalent answers."""
+    arms = sum(len(group.arms) for group in result.agreement.groups)
+    lines = []
+    for index, group in enumerate(result.agreement.groups):
+        share = len(group.arms) / arms
+        bar = "█" * round(share * BAR_COLUMNS)
+        name = "agreement  " if index == 0 else " " * 11
+        lines.append(
+            Text.assemble(
+                (name, "bold"),
+                (f"{bar:<{BAR_COLUMNS}} ", "green" if index == 0 else "yellow"),
+                f"{len(group.arms)} of {arms}  {group.answer}",
+            )
+        )
+    return lines
+
+
+def ledger_lines(view: RunView) -> list[Text]:
+    """What the run cost, and who spoke."""
+    spend = view.total
+    tokens = (
+        f"{spend.tokens_prompt:,} prompt ({spend.tokens_cached:,} cached), "
+        f"{spend.tokens_output:,} output ({spend.tokens_reasoning:,} reasoning)"
+    )
+    return [
+        Text.assemble(("cost       ", "bold"), f"{cost_text(spend)}, {spend.tool_calls} tool calls"),
+        Text.assemble(("tokens     ", "bold"), tokens),
+        Text.assemble(("model      ", "bold"), ", ".join(view.titles) or "none spoke"),
+    ]
+
+
+def lane_line(lane: Lane) -> str:
+    """One plain line for a trajectory that has ended."""
+    assert lane.outcome is not None
+    what = "aggregator" if lane.trajectory == AGGREGATOR else lane.trajectory
+    return (
+        f"{what:<11}{doing(lane).plain}  [{lane.spend.tokens_output:,} tokens, {lane.tool_calls} tool calls]"
+    )
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that knows whether a person looks at it."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)

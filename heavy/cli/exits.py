@@ -1,0 +1,49 @@
+"""Exit codes, and how an error becomes one."""
+
+from __future__ import annotations
+
+from heavy.core.errors import (
+    ConfigError,
+    HeavyError,
+    InvalidRequest,
+    Overloaded,
+    ServerUnavailable,
+    StoreUnavailable,
+    Unauthenticated,
+)
+from heavy.core.runs import RunState
+
+ANSWERED = 0
+FAILED = 1
+"""The run ended without an answer."""
+USAGE = 2
+"""A wrong flag, or a request the server called invalid."""
+UNAVAILABLE = 3
+"""No server, or one without its store."""
+REFUSED = 4
+"""The server is full, or the token is wrong: its message says when or how to try again."""
+CONFIG = 78
+"""A setting or a profile that cannot work (EX_CONFIG)."""
+INTERRUPTED = 130
+"""Ctrl-C; what had been spent was said."""
+
+_BY_ERROR: tuple[tuple[type[HeavyError], int], ...] = (
+    (InvalidRequest, USAGE),
+    (ConfigError, CONFIG),
+    (Overloaded, REFUSED),
+    (Unauthenticated, REFUSED),
+    (StoreUnavailable, UNAVAILABLE),
+    (ServerUnavailable, UNAVAILABLE),
+)
+
+
+def of_error(error: HeavyError) -> int:
+    """The exit code of an error that ended a command."""
+    return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), FAILED)
+
+
+def of_run(state: RunState, *, interrupted: bool) -> int:
+    """The exit code of a run that was followed to its end."""
+    if interrupted:
+        return INTERRUPTED
+    return ANSWERED if state is RunState.COMPLETED else FAILED

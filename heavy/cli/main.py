@@ -1,0 +1,56 @@
+"""`heavy`: the command. Each subcommand lives in a module of its own."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from heavy import __version__
+from heavy.cli import exits
+from heavy.cli.ask import ask
+from heavy.cli.demo import demo
+from heavy.cli.up import up
+from heavy.core.errors import HeavyError
+
+EPILOG = """\b
+Exit codes:
+  0    answered
+  1    the run ended without an answer
+  2    a wrong flag, or a request the server called invalid
+  3    no server, or one without its store
+  4    refused: the server is full or the token is wrong
+  78   a setting or a profile that cannot work
+  130  Ctrl-C: the run was cancelled in the engine, and its cost was said
+"""
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EPILOG
+)
+@click.version_option(__version__, prog_name="heavy")
+def cli() -> None:
+    """Heavy mode on your own models: up to eight agents answer one question in parallel, then one
+    reflective pass reads all of them and answers.
+
+    \b
+    heavy demo                      see it work on this machine, with nothing installed
+    heavy up                        serve
+    heavy ask "What is 17 * 23?"    ask a server
+    """
+
+
+cli.add_command(demo)
+cli.add_command(up)
+cli.add_command(ask)
+
+
+def main() -> None:
+    """The entry point: errors become one message and an exit code, never a traceback."""
+    try:
+        cli(prog_name="heavy")
+    except HeavyError as error:
+        click.secho(f"heavy: {error}", err=True, fg="red")
+        sys.exit(exits.of_error(error))
+    except KeyboardInterrupt:
+        sys.exit(exits.INTERRUPTED)

@@ -1,0 +1,57 @@
+"""Flags that several commands share, and what they make of a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from heavy.core.draft import PolicyDraft
+from heavy.core.policy import AggregationMode
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_POLICY_FLAGS = (
+    click.option("--width", type=int, help="How many arms, 1 to 8.  [default: the server's, 8]"),
+    click.option("--quorum", type=int, help="How many must complete before stragglers get only their grace."),
+    click.option("--deadline", "deadline_s", type=float, metavar="SECONDS", help="Wall time for the run."),
+    click.option(
+        "--max-cost", "cost_usd_max", type=float, metavar="USD", help="Cap on what the run may cost."
+    ),
+    click.option("--max-tokens", "tokens_max", type=int, help="Cap on prompt and output tokens in all."),
+    click.option("--max-steps", "steps_per_trajectory_max", type=int, help="Cap on steps of each arm."),
+    click.option(
+        "--aggregation",
+        type=click.Choice([mode.value for mode in AggregationMode]),
+        help="auto: the vote where arms agree, else the reflective pass.",
+    ),
+    click.option(
+        "--profile", "arms", multiple=True, help="Profile of the arms; give it once, or once per arm."
+    ),
+    click.option("--aggregator", help="Profile of the aggregator."),
+    click.option("--tool", "tools", multiple=True, help="A tool the arms may use; repeatable."),
+    click.option("--no-tools", is_flag=True, help="No tools at all."),
+    click.option("--temperature", type=float, help="Sampling temperature of the arms."),
+    click.option("--seed", type=int, help="Makes a run repeatable, as far as its engines are."),
+)
+
+
+def policy_flags(command: F) -> F:
+    """The flags that describe a policy."""
+    for flag in reversed(_POLICY_FLAGS):
+        command = flag(command)
+    return command
+
+
+def policy_of(values: dict[str, Any]) -> PolicyDraft:
+    """The policy that the flags describe; what was not given is the server's to choose."""
+    values = dict(values)
+    tools = () if values.pop("no_tools") else (values.pop("tools") or None)
+    values.pop("tools", None)
+    mode = values.pop("aggregation")
+    return PolicyDraft(
+        **{key: value for key, value in values.items() if value not in (None, ())},
+        aggregation=AggregationMode(mode) if mode else None,
+        tools=tools,
+    )

@@ -1,0 +1,107 @@
+"""`heavy up`: everything on one machine, in processes of its own, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Callable
+
+import click
+
+from heavy.cli import draw, exits
+from heavy.cli.interrupts import on_interrupt
+from heavy.config import Settings
+from workers.local import LocalCluster, LocalPlan
+from workers.shipped import LOCAL_PROFILE, PROFILE_DIRECTORIES
+
+
+@click.command()
+@click.option(
+    "--profile", "profiles", multiple=True, help=f"What to serve; repeatable.  [default: {LOCAL_PROFILE}]"
+)
+@click.option(
+    "--profiles-dir", multiple=True, type=click.Path(exists=True, file_okay=False), help="More profiles."
+)
+@click.option(
+    "--replicas", type=click.IntRange(1, 64), help="Replicas of each profile.  [default: the profile's]"
+)
+@click.option("--runners", type=click.IntRange(1, 64), default=2, show_default=True, help="Runner processes.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="gRPC port; 0 picks a free one.  [default: 50051]"
+)
+@click.option(
+    "--http-port", type=click.IntRange(0, 65535), help="HTTP port: metrics and health.  [default: 8080]"
+)
+def up(
+    profiles: tuple[str, ...],
+    profiles_dir: tuple[str, ...],
+    replicas: int | None,
+    runners: int,
+    port: int | None,
+    http_port: int | None,
+) -> None:
+    """Serve on this machine: store, Ray, replicas, runners and coordinator, until Ctrl-C.
+
+    What is not given is started here and ends with this command: without HEAVY_STORE_URL a Valkey, without
+    RAY_ADDRESS a local Ray cluster. `heavy ask` finds the server at its default address.
+    """
+    settings = local_settings(profiles_dir, port=port, http_port=http_port)
+    plan = LocalPlan(profiles or (LOCAL_PROFILE,), runners, replicas)
+    sys.exit(asyncio.run(_up(plan, settings)))
+
+
+async def _up(plan: LocalPlan, settings: Settings) -> int:
+    async with running(plan, settings, status_line()) as cluster:
+        at = f"{cluster.settings.host}:{cluster.settings.port}"
+        click.echo(
+            f'\nReady. Ask with:  heavy ask --server {at} "What is 17 * 23?"\nCtrl-C stops everything.'
+        )
+        await cluster.watch()
+    return exits.ANSWERED
+
+
+def local_settings(profile_dirs: tuple[str, ...], *, port: int | None, http_port: int | None) -> Settings:
+    """Settings of the environment with what the flags say, and with the profiles that are shipped."""
+    given = Settings()
+    dirs = (*profile_dirs, *given.profile_directories, *PROFILE_DIRECTORIES)
+    changes = {"profile_dirs": ":".join(dirs), "port": port, "http_port": http_port}
+    return given.model_copy(update={k: v for k, v in changes.items() if v is not None})
+
+
+def status_line() -> Callable[[str, str, str], None]:
+    """Prints one line whenever a part changes."""
+    console = draw.console()
+    styles = {"ready": "green", "starting": "dim", "lost": "yellow"}
+
+    def show(part: str, state: str, detail: str) -> None:
+        console.print(f"{part:<20} [{styles.get(state, 'red')}]{state:<9}[/] {detail}")
+
+    return show
+
+
+@contextlib.asynccontextmanager
+async def running(
+    plan: LocalPlan, settings: Settings, progress: Callable[[str, str, str], None]
+) -> AsyncIterator[LocalCluster]:
+    """A whole Heavy around a block. Ctrl-C or SIGTERM ends the block; all is taken down in order."""
+    task = asyncio.current_task()
+    assert task is not None
+    cluster = LocalCluster(plan, settings, progress)
+    interrupted = asyncio.Event()
+
+    def interrupt() -> None:
+        if not interrupted.is_set():
+            interrupted.set()
+            task.cancel()
+
+    with on_interrupt(interrupt):
+        try:
+            await cluster.start()
+            yield cluster
+        except asyncio.CancelledError:
+            if not interrupted.is_set() or task.uncancel():
+                raise
+            progress("everything", "stopping", "Ctrl-C")
+        finally:
+            await cluster.stop()

@@ -1,0 +1,104 @@
+"""What a person needs to see of a run: built from its records and deltas, drawn by others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from heavy.core.ids import AGGREGATOR, TrajectoryId
+from heavy.core.ledger import NOTHING_SPENT, Spend
+from heavy.core.records import (
+    Delta,
+    Event,
+    GenerationRecord,
+    LifecycleRecord,
+    PartialGenerationRecord,
+    Record,
+    ToolIntentRecord,
+    ToolResultRecord,
+)
+from heavy.core.runs import Outcome, RunFailure, RunResult, RunState
+
+SAYING_CHARS_MAX = 2_000
+"""How much of the text in progress a lane keeps."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """One trajectory as it goes."""
+
+    trajectory: TrajectoryId
+    title: str = ""
+    step: int = 0
+    saying: str = ""
+    tool: str = ""
+    tool_calls: int = 0
+    spend: Spend = NOTHING_SPENT
+    outcome: Outcome | None = None
+
+
+@dataclass(slots=True)
+class RunView:
+    """A run as it goes: feed it every event in order."""
+
+    state: RunState = RunState.ACCEPTED
+    lanes: dict[TrajectoryId, Lane] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    result: RunResult | None = None
+    failure: RunFailure | None = None
+    total: Spend = NOTHING_SPENT
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """The models that speak, each once."""
+        return tuple(dict.fromkeys(lane.title for lane in self.lanes.values() if lane.title))
+
+    @property
+    def ordered(self) -> list[Lane]:
+        """Arms by index, the aggregator last."""
+        return sorted(self.lanes.values(), key=lambda lane: (lane.trajectory == AGGREGATOR, lane.trajectory))
+
+    def apply(self, event: Record | Delta) -> None:
+        """Take one event in."""
+        if isinstance(event, Delta):
+            lane = self._lane(event.trajectory)
+            lane.step = event.step
+            lane.saying = (lane.saying + event.reasoning + event.content)[-SAYING_CHARS_MAX:]
+        elif isinstance(event.body, LifecycleRecord):
+            self._lifecycle(event, event.body)
+        else:
+            self._record(event)
+
+    def _record(self, record: Record) -> None:
+        lane = self._lane(record.trajectory)
+        lane.step = record.step
+        match record.body:
+            case GenerationRecord(message=message, spend=spend):
+                lane.spend += spend
+                lane.saying = message.content or message.reasoning
+            case PartialGenerationRecord(message=message):
+                lane.saying = message.content or message.reasoning
+            case ToolIntentRecord(call=call):
+                lane.tool = f"{call.name} …"
+            case ToolResultRecord(name=name, cache=cache, is_error=is_error):
+                lane.tool_calls += 1
+                lane.tool = f"{name} {'error' if is_error else cache.value}"
+                lane.saying = ""
+
+    def _lifecycle(self, record: Record, body: LifecycleRecord) -> None:
+        match body.event:
+            case Event.RUN_STATE if body.state is not None:
+                self.state = body.state
+                self.result, self.failure = body.result, body.failure
+                if body.ledger is not None:
+                    self.total = body.ledger.total
+            case Event.TRAJECTORY_STARTED:
+                self._lane(record.trajectory).title = body.detail
+            case Event.TRAJECTORY_ENDED if body.outcome is not None:
+                lane = self._lane(record.trajectory)
+                lane.outcome, lane.spend = body.outcome, body.outcome.spend
+            case Event.NOTE:
+                who = record.trajectory or "run"
+                self.notes.append(f"{who}: {body.detail}")
+
+    def _lane(self, trajectory: TrajectoryId) -> Lane:
+        return self.lanes.setdefault(trajectory, Lane(trajectory))

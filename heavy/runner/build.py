@@ -1,0 +1,109 @@
+"""What a runner process is made of: every wrapper and its order, in one place."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from heavy.agent.limits import AgentLimits
+from heavy.agent.trajectory import Trajectory
+from heavy.config import Settings
+from heavy.core.runs import TrajectorySpec
+from heavy.profiles.loader import ProfileBook, load_profiles
+from heavy.replicas.api import Replica
+from heavy.replicas.http import HttpPool
+from heavy.replicas.registry import ReplicaRegistry
+from heavy.replicas.router import RoutedReplica
+from heavy.runner.deltas import Deltas
+from heavy.runner.host import TrajectoryHost
+from heavy.runner.journal import StoreJournal
+from heavy.runner.meter import ProfileMeter
+from heavy.runner.traced import TracedReplica, TracedTool
+from heavy.store.api import Store
+from heavy.store.redis import connect
+from heavy.telemetry.tracing import Tracing
+from heavy.tools.api import Tool
+from heavy.tools.registry import ToolBox, open_tools
+from heavy.tools.toolset import Toolset
+from heavy.tools.traces import StoreTraceReader, trace_tools
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerParts:
+    """A runner that executes, and what has to be closed with it."""
+
+    host: TrajectoryHost
+    store: Store
+    tools: ToolBox
+    pool: HttpPool
+    deltas: Deltas
+    tracing: Tracing
+
+    async def close(self) -> None:
+        """Cut what is under way, then close everything, what was opened last first."""
+        await self.host.stop()
+        await self.deltas.stop()
+        await self.pool.close()
+        await self.tools.close()
+        await self.store.close()
+        await asyncio.to_thread(self.tracing.shutdown)
+
+
+async def open_runner(settings: Settings) -> RunnerParts:
+    """Connect a runner. Raises `ConfigError`, `StoreUnavailable`."""
+    store = await connect(settings.store_url, settings)
+    profiles = load_profiles(settings.profile_directories)
+    tracing = Tracing(settings.otlp_endpoint, settings.service_name)
+    tools = await open_tools(settings)
+    pool = HttpPool(settings.runner_in_flight_max)
+    registry = ReplicaRegistry.over_http(
+        store.directory, profiles, pool, silence_s=settings.generation_silence_s
+    )
+    replica = TracedReplica(RoutedReplica(registry), tracing)
+    deltas = Deltas(store.log, settings.delta_interval_ms / 1000)
+    deltas.start()
+    bench = Bench(profiles, replica, tools, store, tracing, limits_of(settings))
+    host = TrajectoryHost(
+        store,
+        deltas,
+        bench,
+        tracing,
+        in_flight_max=settings.runner_in_flight_max,
+        lease_s=settings.lease_s,
+    )
+    return RunnerParts(host, store, tools, pool, deltas, tracing)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every trajectory of a runner is put together from."""
+
+    profiles: ProfileBook
+    replica: Replica
+    tools: ToolBox
+    store: Store
+    tracing: Tracing
+    limits: AgentLimits
+
+    def trajectory(self, spec: TrajectorySpec, journal: StoreJournal) -> Trajectory:
+        """A trajectory ready to run. Raises `NotFound` for a profile or tool that this runner lacks."""
+        profile = self.profiles.get(spec.profile)
+        traced = [TracedTool(tool, self.tracing, spec.traceparent) for tool in self._tools(spec)]
+        toolset = Toolset(traced, output_chars_max=profile.limits.tool_output_chars_max)
+        return Trajectory(spec, profile, self.replica, toolset, journal, ProfileMeter(profile), self.limits)
+
+    def title(self, profile: str) -> str:
+        """What people call the model of a profile."""
+        return self.profiles.get(profile).title
+
+    def _tools(self, spec: TrajectorySpec) -> list[Tool]:
+        """An aggregator has the trace tools over its candidates; an arm the tools that its policy names."""
+        if spec.candidates:
+            reader = StoreTraceReader(self.store.log, spec.run, spec.candidates)
+            return [tool for tool in trace_tools(reader) if tool.spec.name in spec.tools]
+        return self.tools.named(spec.tools)
+
+
+def limits_of(settings: Settings) -> AgentLimits:
+    """The agent's bounds, as far as settings say."""
+    return AgentLimits(checkpoint_tokens=settings.checkpoint_tokens, checkpoint_s=settings.checkpoint_s)
