@@ -1,0 +1,106 @@
+"""From a chat request to token ids: the template, the guard against control tokens in text, the tokenizer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import openvino_genai as genai
+
+from workers.engines.api.errors import BadRequest
+from workers.engines.api.request import ChatRequest, TokenizeRequest
+from workers.engines.formats import markers
+from workers.engines.formats.markers import OutputFormat
+from workers.engines.openvino.detokenizer import Detokenizer
+from workers.engines.openvino.model import ModelDirectory
+from workers.engines.openvino.template import ChatTemplate, TemplateRefusal
+
+TEXT_FIELDS = ("content", "reasoning_content", "name", "tool_call_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt, tokenised. `in_reasoning`: generation goes on inside the reasoning."""
+
+    ids: list[int]
+    in_reasoning: bool
+
+
+class PromptMaker:
+    """Everything about text that a model directory defines. Blocking calls: use it in a thread."""
+
+    def __init__(self, directory: ModelDirectory, reasoning_parser: str, tool_call_parser: str) -> None:
+        self._tokenizer: Any = genai.Tokenizer(str(directory.path))
+        source = directory.chat_template() or self._tokenizer.get_original_chat_template()
+        if not source:
+            raise ValueError(f"{directory.path} has no chat template; add a chat_template.jinja")
+        names = ("bos_token", "eos_token", "pad_token", "unk_token")
+        tokens = {name: directory.token(name) for name in names}
+        tokens["bos_token"] = tokens["bos_token"] or self._tokenizer.get_bos_token()
+        tokens["eos_token"] = tokens["eos_token"] or self._tokenizer.get_eos_token()
+        self.template = ChatTemplate(source, tokens)
+        self.format: OutputFormat = markers.choose(source, reasoning_parser, tool_call_parser)
+        self.detokenizer = Detokenizer(self._tokenizer, self.format.markers)
+        self.eos_token_id = int(self._tokenizer.get_eos_token_id())
+        control = sorted({*self.detokenizer.special_texts(), *self.format.markers}, key=len, reverse=True)
+        self._control = re.compile("|".join(re.escape(text) for text in control)) if control else None
+
+    def prompt(self, request: ChatRequest) -> Prompt:
+        """The ids that a generation starts from. Raises BadRequest."""
+        text = self._render(request)
+        return Prompt(self._ids(text, add_special_tokens=False), self.format.opens_reasoning(text))
+
+    def tokens(self, request: TokenizeRequest) -> list[int]:
+        """The ids of a text or a conversation. Raises BadRequest."""
+        if request.chat is not None:
+            return self.prompt(request.chat).ids
+        return self._ids(request.prompt or "", request.add_special_tokens)
+
+    def _render(self, request: ChatRequest) -> str:
+        messages = [self._guarded(message) for message in request.messages]
+        try:
+            text = self.template.render(
+                messages,
+                request.tools,
+                add_generation_prompt=request.add_generation_prompt,
+                extra=request.template_kwargs,
+            )
+        except TemplateRefusal as error:
+            raise BadRequest(f"The model's chat template refuses this: {error}.", param="messages") from error
+        return self._open_end(text, messages[-1]) if request.continue_final else text
+
+    def _open_end(self, text: str, last: Mapping[str, Any]) -> str:
+        """The rendered text up to the end of the last message's own, so that the model goes on with it."""
+        said = (last.get("content") or last.get("reasoning_content") or "").strip()
+        at = text.rfind(said)
+        if not said or at < 0:
+            raise BadRequest(
+                "The last assistant message has no text to go on from.", param="continue_final_message"
+            )
+        return text[: at + len(said)]
+
+    def _guarded(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """The message with every control token inside its texts spelled apart, so that text stays text."""
+        guarded = dict(message)
+        for name in TEXT_FIELDS:
+            if guarded.get(name):
+                guarded[name] = self._apart(guarded[name])
+        if guarded.get("tool_calls"):
+            guarded["tool_calls"] = [
+                {**call, "function": {name: self._apart(text) for name, text in call["function"].items()}}
+                for call in guarded["tool_calls"]
+            ]
+        return guarded
+
+    def _apart(self, text: str) -> str:
+        """`<|im_end|>` becomes `< |im_end|>`: readable, and no control token any more."""
+        if self._control is None:
+            return text
+        return self._control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+    def _ids(self, text: str, add_special_tokens: bool) -> list[int]:
+        encoded = self._tokenizer.encode([text], add_special_tokens=add_special_tokens)
+        ids: Sequence[int] = encoded.input_ids.data[0].tolist()
+        return list(ids)
