@@ -23,6 +23,7 @@ from heavy.core.ids import attempt_of, with_attempt
 from heavy.core.messages import Message
 from heavy.core.tools import ToolSpec
 from heavy.replicas.api import Finished, GenerationEvent, GenerationRequest
+from heavy.replicas.breaker import BreakerState
 from heavy.replicas.openai_json import estimated_prompt_tokens
 from heavy.replicas.registry import READY, STARTING, Known, ReplicaRegistry
 
@@ -152,7 +153,7 @@ class RoutedReplica:
     ) -> int:
         """By the emptiest working replica of the profile; the estimate when there is none."""
         known = await self._registry.of(profile)
-        working = [one for one in known if one.info.state == READY and one.breaker.admits]
+        working = [one for one in known if _works(one)]
         if not working:
             return estimated_prompt_tokens(messages, tools)
         return await min(working, key=lambda one: one.fullness).client.count_tokens(profile, messages, tools)
@@ -188,7 +189,7 @@ class RoutedReplica:
             if not bound.expired():
                 raise
             raise EngineUnavailable(
-                f"No replica of profile {request.profile} had room before the deadline of {request.request_id}."
+                f"No replica of {request.profile} had room before the deadline of {request.request_id}."
             ) from error
 
     async def _free(self, journey: _Journey) -> _Place | None:
@@ -231,7 +232,7 @@ def choose(
 
 
 def _works(known: Known) -> bool:
-    return known.info.state == READY and known.breaker.admits
+    return known.info.state == READY and known.breaker.state is not BreakerState.OPEN
 
 
 def _queued(event: Finished, queue_s: float) -> Finished:
