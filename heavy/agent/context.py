@@ -83,14 +83,15 @@ class ContextWindow:
 
     async def _hide(self, fit: Fit, room_tokens: int, wish_tokens: int) -> Fit:
         """Hide earlier outputs, and those of the latest turn only where the rest was not enough."""
-        for hidden in (hide_tool_outputs(fit.messages, keep_last=True), hide_tool_outputs(fit.messages)):
-            count = sum(new is not old for new, old in zip(hidden, fit.messages, strict=True))
-            if not count:
-                continue
-            self._known_messages = self._known_tokens = 0
-            fit = replace(await self._measure(hidden, wish_tokens), hidden=fit.hidden + count)
-            if fit.room_tokens >= room_tokens:
+        for keep_last in (True, False):
+            enough = fit.room_tokens >= room_tokens and not (self._refused and not fit.hidden)
+            if enough and not keep_last:
                 break
+            hidden = hide_tool_outputs(fit.messages, keep_last=keep_last)
+            count = sum(new is not old for new, old in zip(hidden, fit.messages, strict=True))
+            if count:
+                self._known_messages = self._known_tokens = 0
+                fit = replace(await self._measure(hidden, wish_tokens), hidden=fit.hidden + count)
         return fit
 
     async def _measure(self, messages: tuple[Message, ...], wish_tokens: int) -> Fit:

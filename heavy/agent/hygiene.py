@@ -25,8 +25,9 @@ from heavy.replicas.api import Finished, GenerationRequest
 
 K2_DIALECT: Final = "kimi_k2"
 
-SALVAGED_FROM_REASONING: Final = "salvaged_from_reasoning"
-SALVAGED_FROM_CONTENT: Final = "salvaged_from_content"
+SALVAGED: Final = "salvaged"
+SALVAGED_FROM_REASONING: Final = f"{SALVAGED}_from_reasoning"
+SALVAGED_FROM_CONTENT: Final = f"{SALVAGED}_from_content"
 ID_REPLACED: Final = "id_replaced"
 NAME_CLEANED: Final = "name_cleaned"
 ARGUMENTS_FILLED: Final = "arguments_filled"

@@ -92,10 +92,14 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _without_half_marker(text: str) -> str:
-    start = text.rfind("<|")
-    tail = text[start:] if start >= 0 else ""
-    half = len(tail) >= len(_HINT) and any(m.startswith(tail) and m != tail for m in _MARKERS)
+    start = max(text.rfind("<|"), 0)
+    tail = text[start:]
+    half = len(tail) >= len(_HINT) and tail not in _MARKERS and _begins_marker(tail)
     return text[:start] if half else text
+
+
+def _begins_marker(text: str) -> bool:
+    return any(marker.startswith(text) for marker in _MARKERS)
 
 
 @dataclass(slots=True)
@@ -133,7 +137,7 @@ class _Scan:
             self.arguments += piece
         elif self.header is not None:
             self.header += piece
-        elif not self.in_section or piece.strip():
+        elif not self.in_section or not _begins_marker(piece.strip()):
             self.kept.append(piece)
 
     def _boundary(self, marker: str) -> None:

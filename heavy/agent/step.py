@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -112,7 +112,7 @@ async def _generate(
 
 
 async def _stream(
-    events: AsyncIterator[GenerationEvent], journal: Journal, scope: StepScope, progress: Progress
+    events: AsyncGenerator[GenerationEvent], journal: Journal, scope: StepScope, progress: Progress
 ) -> Finished:
     limits, finished = scope.limits, None
     try:
@@ -133,13 +133,11 @@ async def _stream(
     return finished
 
 
-async def _close(events: AsyncIterator[GenerationEvent], bound_s: float) -> None:
+async def _close(events: AsyncGenerator[GenerationEvent], bound_s: float) -> None:
     """End the generation in the engine, in this task: the stream may hold scopes that belong to it."""
-    close = getattr(events, "aclose", None)
-    if close is not None:
-        with contextlib.suppress(HeavyError, TimeoutError):
-            async with asyncio.timeout(bound_s):
-                await close()
+    with contextlib.suppress(HeavyError, TimeoutError):
+        async with asyncio.timeout(bound_s):
+            await events.aclose()
 
 
 def _generation(finished: Finished, turn: Turn, request: GenerationRequest, spend: Spend) -> GenerationRecord:
@@ -149,7 +147,7 @@ def _generation(finished: Finished, turn: Turn, request: GenerationRequest, spen
         spend=spend,
         replica=finished.replica,
         model=finished.model,
-        request_id=request.request_id,
+        request_id=finished.request_id or request.request_id,
         timing=finished.timing,
         repairs=turn.repairs,
     )

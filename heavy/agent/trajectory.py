@@ -19,7 +19,7 @@ from typing import Final
 
 from heavy.agent.context import ContextWindow, Fit
 from heavy.agent.funds import Funds
-from heavy.agent.hygiene import NO_RESULT, normalise, outgoing, result_message
+from heavy.agent.hygiene import NO_RESULT, SALVAGED, normalise, outgoing, result_message
 from heavy.agent.journal import Journal
 from heavy.agent.limits import AgentLimits
 from heavy.agent.meter import Meter
@@ -27,7 +27,14 @@ from heavy.agent.progress import Progress
 from heavy.agent.repetition import RepetitionWatch
 from heavy.agent.step import StepResult, StepScope, step
 from heavy.core import clock
-from heavy.core.errors import BudgetExhausted, ContextOverflow, EngineError, EngineRefused, HeavyError
+from heavy.core.errors import (
+    BudgetExhausted,
+    ConfigError,
+    ContextOverflow,
+    EngineError,
+    EngineRefused,
+    HeavyError,
+)
 from heavy.core.ids import derive_seed, request_id
 from heavy.core.ledger import NOTHING_SPENT
 from heavy.core.messages import FinishReason, Message, Role
@@ -97,7 +104,7 @@ class Trajectory:
         self._journal = journal
         self._meter = meter
         self._limits = limits
-        self._history = _opening(spec, profile)
+        self._history: list[Message] = []
         self._tools = tuple(toolset.specs)
         self._window = ContextWindow(
             profile, replica, self._tools, spec.context_policy, limits.context_headroom_share
@@ -121,11 +128,15 @@ class Trajectory:
         nothing more can be written, and `CancelledError`.
         """
         self._forced_at_s, self._over_at_s = self._deadlines()
-        decision: Decision = None
-        while decision is None:
-            decision = self._exhausted() or await self._advance()
-        if isinstance(decision, Force):
-            decision = await self._force_answer(decision)
+        try:
+            self._history = _opening(self._spec, self._profile)
+            decision: Decision = None
+            while decision is None:
+                decision = self._exhausted() or await self._advance()
+            if isinstance(decision, Force):
+                decision = await self._force_answer(decision)
+        except ConfigError as error:  # a prompt template that cannot be filled in
+            decision = Ending(OutcomeKind.FAILED, error.code, error.message)
         return self._outcome(decision)
 
     def cut(self, reason: str, detail: str) -> Outcome:
@@ -148,6 +159,8 @@ class Trajectory:
         if isinstance(result, Ending):
             return self._rescue(result)
         self._extend(result.message, result.results)
+        if salvaged := [name for name in result.repairs if name.startswith(SALVAGED)]:
+            await self._note(f"tool calls taken out of the text: {', '.join(salvaged)}")
         if result.message.tool_calls:
             return await self._after_tools(result)
         if result.finish_reason is FinishReason.LENGTH:
@@ -165,8 +178,7 @@ class Trajectory:
             return Force(STUCK, f"It goes in circles: {verdict.stuck}.")
         for reminder in verdict.reminders:
             await self._note(f"reminder: {reminder.name} was called {reminder.count} times the same way")
-            text = render(self._profile, "repeat_reminder", name=reminder.name, count=reminder.count)
-            self._history.append(Message(Role.USER, text))
+            self._say(render(self._profile, "repeat_reminder", name=reminder.name, times=reminder.count))
         return None
 
     async def _after_nothing(self) -> Decision:
@@ -189,8 +201,7 @@ class Trajectory:
     async def _force_answer(self, force: Force) -> Ending:
         """One last generation without tools. Its own failure is how the trajectory ends."""
         await self._note(f"forced answer: {force.reason}: {force.detail}")
-        text = render(self._profile, "force_answer", reason=force.reason, detail=force.detail)
-        self._history.append(Message(Role.USER, text))
+        self._say(render(self._profile, "force_answer"))
         result = await self._bounded_step(self._over_at_s, forced=True)
         if isinstance(result, Ending):
             return result
@@ -332,6 +343,11 @@ class Trajectory:
         if usage.prompt and usage.output and _says_something(turn):
             overhead = _TURN_OVERHEAD_TOKENS * (1 + len(turn.tool_calls))
             self._window.learn(messages + 1, usage.prompt + usage.output + overhead)
+
+    def _say(self, prompt: str) -> None:
+        """A word from the loop to the model; profiles may leave a prompt out."""
+        if prompt:
+            self._history.append(Message(Role.USER, prompt))
 
     async def _note(self, detail: str, step_number: int | None = None) -> None:
         number = self._number if step_number is None else step_number

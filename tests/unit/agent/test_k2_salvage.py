@@ -19,10 +19,8 @@ def markup(name: str, arguments: str, index: int = 0, end: str = "<|tool_call_en
 
 
 names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_-]{0,20}(\.[a-z_]{1,8})?", fullmatch=True)
-arguments = st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=20), max_size=3).map(
-    json.dumps
-)
 prose = st.text(max_size=60).filter(lambda text: "<|" not in text)
+arguments = st.dictionaries(prose, st.integers() | prose, max_size=3).map(json.dumps)
 
 
 @given(st.text())
@@ -50,8 +48,9 @@ def test_a_generation_cut_anywhere_never_yields_half_a_call(name: str, text: str
 
     assert all((call.name, call.arguments) == (name, text) for call in found.calls)
     assert len(found.calls) <= 2
-    assert "tool_call" not in found.text
-    assert "Let me see.".startswith(found.text)
+    # A marker's first few characters could be anything; they stay.
+    assert whole.startswith(found.text[:11])
+    assert len(found.text) < 11 + len("<|tool_c")
 
 
 @given(st.lists(st.sampled_from([*k2._MARKERS, "functions.f:0", "{}", '{"a": 1', " ", "text"]), max_size=12))

@@ -1,0 +1,162 @@
+"""Counting, and what gives way when the context is full."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heavy.agent.context import HIDDEN, ContextWindow, hide_tool_outputs
+from heavy.core.errors import ContextOverflow, EngineUnavailable
+from heavy.core.messages import Message, Role, ToolCall
+from heavy.core.policy import ContextPolicy
+from heavy.profiles.schema import Profile
+
+
+@dataclass
+class Tokenizer:
+    """A server that counts a token for every four characters of content."""
+
+    counted: list[int] = field(default_factory=list)
+    down: bool = False
+
+    async def count_tokens(self, profile: str, messages: tuple[Message, ...], tools: object) -> int:
+        if self.down:
+            raise EngineUnavailable("down", "r")
+        self.counted.append(len(messages))
+        return sum(len(message.content) for message in messages) // 4
+
+
+def window(context_tokens: int, tokenizer: Tokenizer, policy: ContextPolicy | None = None) -> ContextWindow:
+    profile = Profile(name="p", title="P", engine="simulated", model="m", context_tokens=context_tokens)
+    replica: Any = tokenizer
+    return ContextWindow(profile, replica, (), policy or ContextPolicy.HIDE_TOOL_OUTPUTS, 0.15)
+
+
+def turn(index: int, output: str) -> tuple[Message, Message]:
+    call = ToolCall(f"functions.f:{index}", "f", "{}")
+    return Message(Role.ASSISTANT, tool_calls=(call,)), Message(Role.TOOL, output, tool_call_id=call.id)
+
+
+QUESTION = Message(Role.USER, "question")
+
+
+async def test_far_from_the_limit_nobody_is_asked_to_count() -> None:
+    tokenizer = Tokenizer()
+
+    fit = await window(100_000, tokenizer).fit((QUESTION,), room_tokens=100, wish_tokens=1_000)
+
+    assert tokenizer.counted == []
+    assert fit.room_tokens + fit.prompt_tokens == 100_000
+    assert fit.prompt_tokens >= len("question")
+
+
+async def test_near_the_limit_the_servers_own_count_decides() -> None:
+    tokenizer = Tokenizer()
+    messages = (QUESTION, *turn(0, "x" * 3_000))
+
+    fit = await window(4_096, tokenizer).fit(messages, room_tokens=500, wish_tokens=2_000)
+
+    assert tokenizer.counted == [3]
+    assert fit.prompt_tokens == (3_000 + len("question")) // 4
+    assert fit.messages == messages
+
+
+async def test_what_the_engine_has_counted_needs_no_second_count() -> None:
+    tokenizer = Tokenizer()
+    context = window(4_096, tokenizer)
+    messages = (QUESTION, *turn(0, "x" * 3_000))
+    context.learn(2, 40)
+
+    fit = await context.fit((*messages[:2], QUESTION), room_tokens=500, wish_tokens=2_000)
+
+    assert tokenizer.counted == []
+    assert 40 < fit.prompt_tokens < 100
+
+
+async def test_earlier_outputs_are_hidden_first_and_the_latest_turns_stay() -> None:
+    messages = (QUESTION, *turn(0, "a" * 8_000), *turn(1, "b" * 4_000))
+
+    fit = await window(3_000, Tokenizer()).fit(messages, room_tokens=500, wish_tokens=1_000)
+
+    assert [m.content for m in fit.messages if m.role is Role.TOOL] == [HIDDEN, "b" * 4_000]
+    assert fit.hidden == 1
+    assert fit.room_tokens >= 500
+
+
+async def test_the_latest_outputs_are_hidden_too_when_that_is_not_enough() -> None:
+    messages = (QUESTION, *turn(0, "a" * 8_000), *turn(1, "b" * 12_000))
+
+    fit = await window(3_000, Tokenizer()).fit(messages, room_tokens=500, wish_tokens=1_000)
+
+    assert [m.content for m in fit.messages if m.role is Role.TOOL] == [HIDDEN, HIDDEN]
+    assert fit.hidden == 2
+
+
+async def test_outputs_are_hidden_before_the_context_is_full() -> None:
+    messages = (QUESTION, *turn(0, "a" * 10_500), *turn(1, "b"))
+
+    fit = await window(3_000, Tokenizer()).fit(messages, room_tokens=100, wish_tokens=1_000)
+
+    assert fit.hidden == 1
+
+
+async def test_a_question_that_is_too_long_by_itself_overflows_truthfully() -> None:
+    messages = (Message(Role.USER, "x" * 20_000), *turn(0, "a" * 400))
+
+    with pytest.raises(ContextOverflow) as overflow:
+        await window(3_000, Tokenizer()).fit(messages, room_tokens=500, wish_tokens=1_000)
+
+    assert overflow.value.details["allowed"] == 3_000
+    assert overflow.value.details["used"] > 5_000
+
+
+async def test_the_fail_policy_hides_nothing() -> None:
+    messages = (QUESTION, *turn(0, "a" * 14_000), *turn(1, "b"))
+    context = window(3_000, Tokenizer(), ContextPolicy.FAIL)
+
+    with pytest.raises(ContextOverflow):
+        await context.fit(messages, room_tokens=500, wish_tokens=1_000)
+
+
+async def test_after_the_engine_refused_a_fit_the_next_hides_more_or_gives_up() -> None:
+    context = window(100_000, Tokenizer())
+    messages = (QUESTION, *turn(0, "a" * 500), *turn(1, "b" * 500))
+    hidden = []
+    for _ in range(2):
+        context.refuse()
+        fit = await context.fit(messages, room_tokens=500, wish_tokens=1_000)
+        messages = fit.messages
+        hidden.append(fit.hidden)
+    context.refuse()
+
+    assert hidden == [1, 1]
+    with pytest.raises(ContextOverflow):
+        await context.fit(messages, room_tokens=500, wish_tokens=1_000)
+
+
+async def test_without_a_tokenizer_the_bound_decides() -> None:
+    fit = await window(3_000, Tokenizer(down=True)).fit((QUESTION,), room_tokens=500, wish_tokens=3_000)
+
+    assert len("question") <= fit.prompt_tokens < 200
+
+
+messages = st.one_of(
+    st.builds(Message, st.just(Role.USER), st.text(max_size=200)),
+    st.builds(Message, st.just(Role.TOOL), st.text(max_size=200), tool_call_id=st.just("a")),
+    st.builds(Message, st.just(Role.ASSISTANT), st.text(max_size=20)),
+)
+
+
+@given(st.lists(messages, max_size=8).map(tuple), st.booleans())
+def test_hiding_only_ever_shortens_tool_outputs_and_twice_is_once(
+    before: tuple[Message, ...], keep_last: bool
+) -> None:
+    after = hide_tool_outputs(before, keep_last=keep_last)
+
+    assert hide_tool_outputs(after, keep_last=keep_last) == after
+    for old, new in zip(before, after, strict=True):
+        assert new is old or (old.role is Role.TOOL and len(new.content) < len(old.content))
