@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.aiohttp import make_aiohttp_handler
 
 from heavy.config import Settings
-from heavy.coordinator.tenants import Tenants, load_tenants
+from heavy.coordinator.tenants import load_tenants
 from heavy.core.errors import ConfigError, Unauthenticated
 
-READY: Final = web.AppKey("ready", Callable[[], bool])
-REGISTRY: Final = web.AppKey("registry", CollectorRegistry)
-TENANTS: Final = web.AppKey("tenants", Tenants)
 STOP_GRACE_S: Final = 3.0
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Gateway:
@@ -45,7 +44,7 @@ class Gateway:
         host, port = self._settings.host, self._settings.http_port
         self._tenants.require_safe(host, "HEAVY_HOST")
         runner = web.AppRunner(
-            make_app(self._registry, self._ready, self._tenants),
+            self._app(),
             access_log=None,
             handle_signals=False,
             shutdown_timeout=STOP_GRACE_S,
@@ -56,7 +55,8 @@ class Gateway:
         except OSError as error:
             await runner.cleanup()
             raise ConfigError(
-                f"Cannot listen on {host} port {port} for HTTP: {error.strerror}. Set HEAVY_HTTP_PORT to another."
+                f"Cannot listen on {host} port {port} for HTTP: {error.strerror}. "
+                "Set HEAVY_HTTP_PORT to another."
             ) from error
         self._runner, self._port = runner, runner.addresses[0][1]
 
@@ -66,32 +66,33 @@ class Gateway:
         if runner is not None:
             await runner.cleanup()
 
-
-def make_app(registry: CollectorRegistry, ready: Callable[[], bool], tenants: Tenants) -> web.Application:
-    """The application behind a `Gateway`."""
-    app = web.Application()
-    app[READY], app[REGISTRY], app[TENANTS] = ready, registry, tenants
-    app.add_routes(
-        [web.get("/healthz", _healthz), web.get("/readyz", _readyz), web.get("/metrics", _metrics)]
-    )
-    return app
-
-
-async def _healthz(_request: web.Request) -> web.Response:
-    return web.Response(text="ok\n")
-
-
-async def _readyz(request: web.Request) -> web.Response:
-    ready = request.app[READY]()
-    return web.Response(text="ready\n" if ready else "not ready\n", status=200 if ready else 503)
-
-
-async def _metrics(request: web.Request) -> web.Response:
-    try:
-        request.app[TENANTS].identify(request.headers.getall("Authorization", []))
-    except Unauthenticated as error:
-        return web.Response(
-            text=f"{error}\n", status=401, headers={"WWW-Authenticate": 'Bearer realm="heavy"'}
+    def _app(self) -> web.Application:
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._guarded(make_aiohttp_handler(self._registry))),
+            ]
         )
-    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    return web.Response(body=encode(request.app[REGISTRY]), headers={"Content-Type": content_type})
+        return app
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        ready = self._ready()
+        return web.Response(text="ready\n" if ready else "not ready\n", status=200 if ready else 503)
+
+    def _guarded(self, handler: Handler) -> Handler:
+        """The handler, for callers with a token only (or for everybody where none is configured)."""
+
+        async def guard(request: web.Request) -> web.StreamResponse:
+            try:
+                self._tenants.identify(request.headers.getall("Authorization", []))
+            except Unauthenticated as error:
+                challenge = {"WWW-Authenticate": 'Bearer realm="heavy"'}
+                return web.Response(text=f"{error}\n", status=401, headers=challenge)
+            return await handler(request)
+
+        return guard
