@@ -1,7 +1,8 @@
 """Kimi K2's wire format, written out: what `chat_template.jinja` renders, for the trainer and for tests.
 
-A conversation is a list of OpenAI-style messages. Thinking is written by the model itself (`<think>` is not part of
-the generation prompt); thinking of assistant turns that called tools is sent back, that of finished answers is not.
+A conversation is a list of OpenAI-style messages. Thinking is written by the model itself (`<think>` is
+not part of the generation prompt); thinking of assistant turns that called tools is sent back, that of
+finished answers is not.
 """
 
 from __future__ import annotations
@@ -42,7 +43,11 @@ def render(messages: Sequence[Message], tools: Sequence[Message] = (), *, prompt
         names = ",".join(tool["function"]["name"] for tool in tools)
         parts.append(f"<|im_system|>tool_declare<|im_middle|>{names}{END}")
     answered = max(
-        (i for i, message in enumerate(messages) if message["role"] == "assistant" and not message.get("tool_calls")),
+        (
+            i
+            for i, message in enumerate(messages)
+            if message["role"] == "assistant" and not message.get("tool_calls")
+        ),
         default=-1,
     )
     for index, message in enumerate(messages):

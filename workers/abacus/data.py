@@ -26,9 +26,20 @@ class Mix:
     width_max: int = 8
 
     @classmethod
+    def first(cls) -> Mix:
+        """The mix the first phase starts with: mostly arithmetic and reading, hardly any long examples."""
+        return cls(
+            {"chains": 0.30, "totals": 0.35, "stories": 0.27, "programs": 0.08}, imagined=0.02, width_max=3
+        )
+
+    @classmethod
     def base(cls, width_max: int = 8) -> Mix:
-        """The mix of the first phase, in examples (not tokens)."""
-        return cls({"chains": 0.22, "totals": 0.33, "stories": 0.25, "programs": 0.20}, imagined=0.10, width_max=width_max)
+        """The mix the first phase goes on with, in examples (not tokens)."""
+        return cls(
+            {"chains": 0.22, "totals": 0.33, "stories": 0.25, "programs": 0.20},
+            imagined=0.10,
+            width_max=width_max,
+        )
 
 
 def example(rng: random.Random, index: int, mix: Mix, easy: float = 0.0) -> Segments:

@@ -1,4 +1,5 @@
-"""Qwen3 (dense) in plain torch, with the state-dict names of Hugging Face, for fast training and sampling on a CPU.
+"""Qwen3 (dense) in plain torch, with the state-dict names of Hugging Face, for fast training and sampling on
+a CPU.
 
 `export.py` loads the same weights into transformers' own implementation and checks that both agree.
 """
@@ -144,11 +145,17 @@ class Abacus(nn.Module):
         self.model = Body(shape)
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
-                scale = 0.02 if "o_proj" not in name and "down_proj" not in name else 0.02 / (2 * shape.layers) ** 0.5
+                scale = (
+                    0.02
+                    if "o_proj" not in name and "down_proj" not in name
+                    else 0.02 / (2 * shape.layers) ** 0.5
+                )
                 nn.init.normal_(parameter, std=scale)
 
     def hidden(self, ids: Tensor) -> Tensor:
-        """Last hidden states of right-padded ids (batch, length): padding follows, so a causal mask is enough."""
+        """Last hidden states of right-padded ids (batch, length): padding follows, so a causal mask is
+        enough.
+        """
         cos, sin = rope(self.shape, torch.arange(ids.shape[1]))
         x = self.model.embed_tokens(ids)
         for layer in self.model.layers:

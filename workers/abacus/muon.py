@@ -1,7 +1,8 @@
 """Muon in float32: momentum whose update is made nearly orthogonal by a Newton-Schulz iteration.
 
-Torch's own runs the iteration in bfloat16, which takes over ten times as long on a CPU without bfloat16 units. The
-quintic's coefficients are those of Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024).
+Torch's own runs the iteration in bfloat16, which takes over ten times as long on a CPU without bfloat16
+units. The quintic's coefficients are those of Jordan et al., "Muon: an optimizer for hidden layers in
+neural networks" (2024).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+def orthogonalise(matrix: Tensor, steps: int = 4) -> Tensor:
     """A matrix with the singular vectors of `matrix` and singular values near one."""
     a, b, c = COEFFICIENTS
     x = matrix / (matrix.norm() + 1e-7)

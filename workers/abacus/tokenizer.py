@@ -34,7 +34,9 @@ def train(seed: int = 7, examples: int = 6000) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_corpus(seed, examples), trainer)
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in chat.SPECIAL_TOKENS])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in chat.SPECIAL_TOKENS]
+    )
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in chat.MARKER_TOKENS])
     return tokenizer
 

@@ -1,7 +1,9 @@
-"""Trains Abacus on one CPU core: seeded, resumable, bounded by minutes, with a progress line and a loss curve in CSV.
+"""Trains Abacus on one CPU core: seeded, resumable, bounded by minutes, with a progress line and a loss
+curve in CSV.
 
-Matrices inside the layers are optimised by Muon, embeddings and norms by AdamW. The learning rate is flat and falls
-over the last part of the time budget. Batches hold examples of similar length, and loss falls on the assistant only.
+Matrices inside the layers are optimised by Muon, embeddings and norms by AdamW. The learning rate is flat
+and falls over the last part of the time budget. Batches hold examples of similar length, and loss falls
+on the assistant only.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ class Budget:
     minutes: float
     decay: float = 0.25
     warmup_steps: int = 40
-    tokens_per_batch: int = 4096
-    easy_minutes: float = 6.0
+    tokens_per_batch: int = 2048
+    easy_minutes: float = 12.0
 
 
 def encode(tokenizer: Tokenizer, segments: Segments) -> tuple[list[int], list[bool]]:
@@ -51,9 +53,9 @@ def encode(tokenizer: Tokenizer, segments: Segments) -> tuple[list[int], list[bo
     return ids, imitated
 
 
-def batches(examples: Iterator[tuple[list[int], list[bool]]], tokens: int, rng: random.Random) -> Iterator[
-    tuple[Tensor, Tensor]
-]:
+def batches(
+    examples: Iterator[tuple[list[int], list[bool]]], tokens: int, rng: random.Random
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Padded (ids, targets) of about `tokens` tokens; targets are -100 where nothing is imitated."""
     while True:
         pool = sorted((next(examples) for _ in range(768)), key=lambda pair: len(pair[0]))
@@ -69,7 +71,9 @@ def batches(examples: Iterator[tuple[list[int], list[bool]]], tokens: int, rng: 
             targets = torch.full((len(group), length), -100)
             for row, (piece, imitated) in enumerate(group):
                 ids[row, : len(piece)] = torch.tensor(piece)
-                wanted = [token if keep else -100 for token, keep in zip(piece[1:], imitated[1:], strict=True)]
+                wanted = [
+                    token if keep else -100 for token, keep in zip(piece[1:], imitated[1:], strict=True)
+                ]
                 targets[row, : len(wanted)] = torch.tensor(wanted)
             yield ids, targets
 
@@ -177,14 +181,16 @@ class Trainer:
         )
 
 
-def base_stream(tokenizer: Tokenizer, trainer: Trainer, budget: Budget, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def base_stream(
+    tokenizer: Tokenizer, trainer: Trainer, budget: Budget, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Problems of all training families and imagined aggregations, easy ones first."""
     rng = random.Random(f"base/{seed}/{trainer.step}")
 
     def examples() -> Iterator[tuple[list[int], list[bool]]]:
         while True:
             easy = max(0.0, 1.0 - trainer.minutes / budget.easy_minutes)
-            mix = Mix.base(width_max=4 if easy > 0 else 8)
+            mix = Mix.first() if easy > 0 else Mix.base()
             yield encode(tokenizer, example(rng, 0, mix, easy))
 
     return batches(examples(), budget.tokens_per_batch, rng)
@@ -193,7 +199,9 @@ def base_stream(tokenizer: Tokenizer, trainer: Trainer, budget: Budget, seed: in
 def aggregate_stream(
     tokenizer: Tokenizer, rollouts: Rollouts, trainer: Trainer, budget: Budget, seed: int, share: float
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Aggregations over the model's own trajectories, `share` of the examples; the rest as in the first phase."""
+    """Aggregations over the model's own trajectories, `share` of the examples; the rest as in the first
+    phase.
+    """
     rng = random.Random(f"aggregate/{seed}/{trainer.step}")
 
     def examples() -> Iterator[tuple[list[int], list[bool]]]:
@@ -216,7 +224,9 @@ def main() -> None:
     parser.add_argument("phase", choices=("base", "aggregate"))
     parser.add_argument("--directory", type=Path, required=True, help="checkpoints, tokenizer and curve")
     parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("--decay", type=float, default=0.25, help="share of the time over which the rate falls")
+    parser.add_argument(
+        "--decay", type=float, default=0.25, help="share of the time over which the rate falls"
+    )
     parser.add_argument("--share", type=float, default=0.4, help="share of aggregations in the second phase")
     parser.add_argument("--rollouts", type=Path, nargs="*", default=[], help="files of sampled trajectories")
     parser.add_argument("--peak", type=float, default=1.0, help="scales both peak learning rates")

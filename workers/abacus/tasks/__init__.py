@@ -30,7 +30,8 @@ LEVELS: dict[str, tuple[int, ...]] = {
 def make_problem(family: str, level: int, split: Split, index: int) -> Problem:
     """The `index`-th problem of a split; the same arguments give the same problem everywhere.
 
-    Raises `ValueError` for a level the family does not have, and for held-out templates in the training split.
+    Raises `ValueError` for a level the family does not have, and for held-out templates in the training
+    split.
     """
     if level not in LEVELS[family]:
         raise ValueError(f"{family} has levels {LEVELS[family]}, not {level}")

@@ -1,7 +1,8 @@
 """Checks a candidate's lines one by one: the gold work of an aggregator.
 
-Every line is derived anew from the question and from what was true before, in the candidate's own order. The first
-line that differs ends the audit with the right line and the word `bad`; a sound one ends with `= X ok`.
+Every line is derived anew from the question and from what was true before, in the candidate's own order.
+The first line that differs ends the audit with the right line and the word `bad`; a sound one ends with
+`= X ok`.
 """
 
 from __future__ import annotations
@@ -81,11 +82,14 @@ def _fixed(problem: Problem, written: Sequence[str]) -> tuple[list[str], bool]:
     return checked, True
 
 
-def aggregate(problem: Problem, candidates: Sequence[Candidate], rng: random.Random) -> tuple[str, str, list[str]]:
+def aggregate(
+    problem: Problem, candidates: Sequence[Candidate], rng: random.Random
+) -> tuple[str, str, list[str]]:
     """The gold aggregation: its thinking, its answer, the labels it cites.
 
-    It audits the first candidate of each answer, the most frequent answer first, and stops at the first sound one.
-    If none is sound it derives the answer anew, or keeps the most frequent one where that takes a tool.
+    It audits the first candidate of each answer, the most frequent answer first, and stops at the first
+    sound one. If none is sound it derives the answer anew, or keeps the most frequent one where that
+    takes a tool.
     """
     by_label = {candidate.label: candidate for candidate in candidates}
     answers = rows(candidates)

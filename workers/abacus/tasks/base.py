@@ -29,8 +29,8 @@ class Term:
 class Call:
     """One call to `python` a solution makes.
 
-    `expression` is what is printed; `result` what comes back, or None where it raises `error`. A `slip` is a call
-    nobody should imitate: it is shown, its loss is masked, and what follows corrects it.
+    `expression` is what is printed; `result` what comes back, or None where it raises `error`. A `slip`
+    is a call nobody should imitate: it is shown, its loss is masked, and what follows corrects it.
     """
 
     expression: str

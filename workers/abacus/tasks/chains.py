@@ -6,8 +6,8 @@ import random
 
 from workers.abacus.tasks.base import Problem, apply
 
-LEVELS = (2, 3, 4, 5, 6, 7, 8)
-LIMIT = 999
+LEVELS = (2, 3, 4, 5, 6)
+LIMIT = 199
 VERBS = {
     "+": ("add {}", "plus {}"),
     "-": ("subtract {}", "minus {}", "take away {}"),
@@ -23,15 +23,15 @@ STORIES = (
 
 
 def make(rng: random.Random, level: int) -> Problem:
-    """A chain of `level` operations whose results stay within 0..999; only spoken chains multiply."""
+    """A chain of `level` operations whose results stay within 0..199; only spoken chains multiply."""
     spoken = rng.random() < 0.5
-    start = rng.randint(10, 99)
+    start = rng.randint(2, 49)
     value = start
     steps: list[tuple[str, int]] = []
     lines: list[str] = []
     while len(steps) < level:
         operator = rng.choice("++--*" if spoken else "++-")
-        operand = rng.randint(2, 9) if operator == "*" else rng.randint(10, 99)
+        operand = rng.randint(2, 5) if operator == "*" else rng.randint(2, 49)
         result = apply(value, operator, operand)
         if result is None or result > LIMIT:
             continue

@@ -11,10 +11,13 @@ from dataclasses import replace
 from workers.abacus.tasks.base import Call, Problem, join_and
 from workers.abacus.tasks.totals import LABELS
 
-LEVELS = (1, 2, 3, 4, 5)
-LIMIT = 9_999_999
+LEVELS = (1, 2, 3, 4)
+LIMIT = 99_999
 NAMES_UNKNOWN = ("rate", "price", "size", "speed", "tax")
-ZERO_DIVISION = ("ZeroDivisionError: division by zero", "ZeroDivisionError: integer division or modulo by zero")
+ZERO_DIVISION = (
+    "ZeroDivisionError: division by zero",
+    "ZeroDivisionError: integer division or modulo by zero",
+)
 VERBS = {
     "*": ("multiply by {}", "times {}"),
     "+": ("add {}", "plus {}"),
@@ -30,12 +33,12 @@ def make(rng: random.Random, level: int) -> Problem:
 
 
 def _sequence(rng: random.Random, level: int) -> Problem:
-    start = value = rng.randint(100, 9999)
+    start = value = rng.randint(10, 999)
     told: list[str] = []
     calls: list[Call] = []
     while len(calls) < level:
         operator = rng.choice(("*", "+", "-", "//"))
-        operand = rng.randint(11, 99) if operator in ("*", "//") else rng.randint(100, 9999)
+        operand = rng.randint(2, 19) if operator in ("*", "//") else rng.randint(10, 999)
         result = _value(value, operator, operand)
         if not 0 < result <= LIMIT:
             continue
@@ -50,7 +53,7 @@ def _sequence(rng: random.Random, level: int) -> Problem:
 
 def _purchase(rng: random.Random, level: int) -> Problem:
     labels = rng.sample(LABELS, level)
-    pairs = [(rng.randint(11, 999), rng.randint(11, 999)) for _ in labels]
+    pairs = [(rng.randint(2, 99), rng.randint(11, 99)) for _ in labels]
     calls: list[Call] = []
     total = 0
     for count, price in pairs:
@@ -63,8 +66,8 @@ def _purchase(rng: random.Random, level: int) -> Problem:
 
 
 def _quotients(rng: random.Random, level: int) -> Problem:
-    amount = rng.randint(100, 9999)
-    divisors = [rng.randint(2, 99) for _ in range(level - 1)]
+    amount = rng.randint(100, 999)
+    divisors = [rng.randint(2, 19) for _ in range(level - 1)]
     divisors.insert(rng.randrange(level), 0)
     calls: list[Call] = []
     total: int | None = None
@@ -87,15 +90,17 @@ def _quotients(rng: random.Random, level: int) -> Problem:
 
 
 def _unknown(rng: random.Random, level: int) -> Problem:
-    name, count, value = rng.choice(NAMES_UNKNOWN), rng.randint(11, 999), rng.randint(11, 99)
+    name, count, value = rng.choice(NAMES_UNKNOWN), rng.randint(11, 99), rng.randint(11, 99)
     calls = [
-        Call(f"{name}*{count}", None, f"{name} fails, use {value}", f"NameError: name '{name}' is not defined"),
+        Call(
+            f"{name}*{count}", None, f"{name} fails, use {value}", f"NameError: name '{name}' is not defined"
+        ),
         _call(f"{value}*{count}", value * count),
     ]
     total = value * count
     told: list[str] = []
     while len(calls) < level:
-        operator, operand = rng.choice(("+", "*")), rng.randint(11, 99)
+        operator, operand = rng.choice(("+", "*")), rng.randint(2, 19)
         result = _value(total, operator, operand)
         if result > LIMIT:
             operator, result = "+", total + operand

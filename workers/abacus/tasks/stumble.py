@@ -7,7 +7,6 @@ import re
 
 from workers.abacus.prompting import LABELS, Candidate
 from workers.abacus.tasks.base import Problem, Term
-from workers.abacus.tasks.trace import reasoning_lines
 
 _EQUATION = re.compile(r"^(\d+)([-+*/])(\d+)=(\d+)$")
 
@@ -52,7 +51,7 @@ def _wander(problem: Problem, rng: random.Random, rate: float) -> tuple[list[str
     order = rng.sample(problem.terms, len(problem.terms))
     if rng.random() < rate and len(order) > 2:
         place = rng.randrange(1, len(order))
-        order[place:place + 1] = [] if rng.random() < 0.4 else [order[rng.randrange(place)]]
+        order[place : place + 1] = [] if rng.random() < 0.4 else [order[rng.randrange(place)]]
     lines: list[str] = []
     before = 0
     for number, term in enumerate(order, 1):

@@ -6,7 +6,7 @@ import random
 
 from workers.abacus.tasks.base import Problem, Term, join_and
 
-LEVELS = (3, 4, 5, 6, 7)
+LEVELS = (3, 4, 5, 6)
 LABELS = (
     "apples", "pears", "figs", "plums", "limes", "nuts", "eggs", "cups", "pens", "books", "maps", "hats", "coats",
     "shoes", "rings", "balls", "dolls", "cars", "boats", "lamps", "chairs", "tables", "plates", "forks", "knives",
@@ -32,12 +32,12 @@ def make(rng: random.Random, level: int) -> Problem:
     labels = rng.sample(LABELS, level)
     if rng.random() < 0.5:
         index = rng.randrange(len(COUNTED))
-        terms = [Term(label, rng.randint(10, 99)) for label in labels]
+        terms = [Term(label, rng.randint(3, 39)) for label in labels]
         told = join_and([f"{term.amount} {term.label}" for term in terms])
         return problem("totals", f"counted-{index}", level, COUNTED[index].format(told), terms)
     index = rng.randrange(len(GROUPED))
     part, whole = GROUPED[index]
-    terms = [Term(label, rng.randint(10, 99), rng.randint(2, 9)) for label in labels]
+    terms = [Term(label, rng.randint(2, 12), rng.randint(2, 5)) for label in labels]
     told = join_and([part.format(times=term.times, amount=term.amount, label=term.label) for term in terms])
     return problem("totals", f"grouped-{index}", level, whole.format(told), terms)
 

@@ -36,7 +36,9 @@ def reasoning_lines(problem: Problem, rng: random.Random) -> list[str]:
 
 
 def gold(problem: Problem, rng: random.Random) -> list[tuple[Message, bool]]:
-    """A right trajectory: messages, each with whether it is to be imitated (questions, results and slips are not)."""
+    """A right trajectory: messages, each with whether it is to be imitated (questions, results and slips are
+    not).
+    """
     messages: list[tuple[Message, bool]] = [({"role": "user", "content": problem.question}, False)]
     if not problem.needs_tool:
         thinking = "\n".join(reasoning_lines(problem, rng))
@@ -51,7 +53,9 @@ def gold(problem: Problem, rng: random.Random) -> list[tuple[Message, bool]]:
         }
         result = programs.result_text(rng, call)
         messages.append((turn, not call.slip))
-        messages.append(({"role": "tool", "tool_call_id": f"functions.python:{index}", "content": result}, False))
+        messages.append(
+            ({"role": "tool", "tool_call_id": f"functions.python:{index}", "content": result}, False)
+        )
         note = call.note + "\n"
     return [*messages, (answer_message(problem.answer, note + "done"), True)]
 
