@@ -36,7 +36,7 @@ class ChatRequest:
     """One generation, as asked for. `messages` and `tools` are in OpenAI's form, content flattened to text.
 
     `tool_choice` is "auto", "none", "required" or a function's name prefixed with "=" ("=python").
-    `tokens_max` None means: up to the end of the context.
+    `tokens_max` None means: up to the end of the context. `ignore_eos` is for measuring.
     """
 
     rid: str
@@ -53,7 +53,7 @@ class ChatRequest:
     add_generation_prompt: bool
     template_kwargs: Mapping[str, Any]
     model: str
-    parallel_tool_calls: bool = True
+    ignore_eos: bool = False
 
     @property
     def forced_tool(self) -> str | None:
@@ -178,7 +178,7 @@ class _Chat(_Open):
     model: str = ""
     tools: Annotated[list[_Tool], BeforeValidator(lambda v: v or []), Field(max_length=TOOLS_MAX)] = []
     tool_choice: Annotated[str, BeforeValidator(_choice)] = "auto"
-    parallel_tool_calls: bool = True
+    ignore_eos: bool = False
     temperature: Annotated[float | None, Field(ge=0, le=10)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     top_k: Annotated[int | None, Field(ge=-1)] = None
@@ -245,7 +245,7 @@ def parse_chat(body: Mapping[str, Any], rid: str) -> ChatRequest:
         add_generation_prompt=chat.add_generation_prompt and not chat.continue_final_message,
         template_kwargs=chat.chat_template_kwargs or {},
         model=chat.model,
-        parallel_tool_calls=chat.parallel_tool_calls,
+        ignore_eos=chat.ignore_eos,
     )
 
 

@@ -229,7 +229,7 @@ class Splitter:
 def _call_of(text: str) -> tuple[str, str]:
     """Name and arguments (JSON text, spaced as chat templates write it) of a call's object."""
     try:
-        call = json.loads(text)
+        call = json.loads(text, strict=False)  # models write line breaks into strings
     except ValueError:
         call = None
     if isinstance(call, dict) and isinstance(call.get("name"), str):

@@ -1,4 +1,4 @@
-"""The process that owns the pipeline. One thread: read commands, take a decoding step, report tokens; repeat.
+"""The process that owns the pipeline. One thread: obey commands, take a decoding step, report; repeat.
 
 Commands: `add` (a generation), `cancel`, `stop`. Reports: `ready`, `news` (per generation: new ids and, at its
 end, why), `lost` (the pipeline broke and was built anew; what ran is gone). A cancel precedes the next step.

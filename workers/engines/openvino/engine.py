@@ -272,7 +272,8 @@ class OpenVinoEngine:
     ) -> dict[str, Any]:
         """A generation's settings in openvino_genai's names."""
         maker = self._ready()
-        stops = sorted({*self.directory.stop_token_ids, maker.eos_token_id} - {-1})
+        ends = () if request.ignore_eos else (*self.directory.stop_token_ids, maker.eos_token_id)
+        stops = sorted({*ends} - {-1})
         asked = {name: getattr(request.sampling, name) for name in request.sampling.__slots__}
         sampling = {
             **self.directory.sampling,
@@ -280,6 +281,7 @@ class OpenVinoEngine:
         }
         seed = sampling.pop("seed", None)
         config: dict[str, Any] = {"max_new_tokens": tokens_max, "stop_token_ids": stops}
+        config["ignore_eos"] = request.ignore_eos
         if stops:
             config["eos_token_id"] = maker.eos_token_id if maker.eos_token_id in stops else stops[0]
         if sampling.get("temperature", 1.0) == 0:
