@@ -93,7 +93,7 @@ class ToolCache:
         return cache_key.key(self._secret, scope, spec, arguments)
 
     async def fetch(self, key: str, execute: Execute, timeout_s: float) -> ToolOutput:
-        """The result under `key`: stored, from a flight, or from `execute`. Raises only what `execute` does."""
+        """The result under `key`: stored, from a flight, or executed. Raises only what `execute` does."""
         deadline_s = monotonic_s() + timeout_s
         wait_until_s = monotonic_s() + timeout_s * WAIT_SHARE
         for _ in range(ATTEMPTS_MAX):
@@ -180,7 +180,7 @@ class ToolCache:
             await self._server.settle(key, token, output)
 
     async def _keep(self, key: str, token: str) -> None:
-        """Renew the lease until it is lost. A server that is gone keeps nothing, and nothing depends on it."""
+        """Renew the lease until it is lost. Nothing breaks when it is: the result is not stored."""
         while True:
             await asyncio.sleep(self._server.limits.lease_s / RENEWALS_PER_LEASE)
             if not await self._server.renew(key, token):

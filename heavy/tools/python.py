@@ -77,7 +77,7 @@ def _spec(sandbox: Sandbox) -> ToolSpec:
         description=(
             f"Run Python {platform.python_version()} code and get what it prints, or else the value of its "
             f"last expression. Every call is a fresh interpreter: nothing is kept between calls.{installed} "
-            f"No network, no other processes, {limits.cpu_s} s of CPU, {limits.memory_bytes >> 20} MiB memory."
+            f"No network, no other processes, {limits.cpu_s} s CPU, {limits.memory_bytes >> 20} MiB memory."
         ),
         parameters={
             "type": "object",

@@ -40,7 +40,7 @@ class ToolBox:
     def select(
         self, names: Sequence[str], reader: TraceReader | None = None, limits: TraceLimits | None = None
     ) -> tuple[Tool, ...]:
-        """The tools of one trajectory, in the order of `names`; with a `reader`, the trace tools are among them.
+        """The tools of one trajectory, in the order of `names`. With a `reader` they may be trace tools.
 
         Raises `ConfigError` for a name that is no tool, and a missing tool's own error.
         """

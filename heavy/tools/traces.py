@@ -80,10 +80,10 @@ class _Desk:
         length = {"type": "integer", "minimum": 1, "description": "Characters to read."}
         answer = f"A candidate's final answer as it wrote it, up to {limits.answer_chars_max} characters."
         search = (
-            f"Find text in a candidate's transcript: up to {limits.matches_max} places, each with its step and "
-            f"its position, from which {READ_SEGMENT} can read on."
+            f"Find text in a candidate's transcript: up to {limits.matches_max} places, each with its step "
+            f"and position, from which {READ_SEGMENT} can read on."
         )
-        read = f"Read a stretch of a candidate's transcript, up to {limits.segment_chars_max} characters at once."
+        read = f"Read part of a candidate's transcript, up to {limits.segment_chars_max} characters at once."
         return (
             (_spec(GET_ANSWER, answer, {"candidate": candidate}), self._answer),
             (_spec(SEARCH_TRAJECTORY, search, {"candidate": candidate, "query": query}), self._search),
