@@ -55,4 +55,4 @@ clean: ## Remove what make made here (the cache under HEAVY_CACHE_DIR stays)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
--include workers/engines/engines.mk workers/abacus/abacus.mk
+-include workers/engines/engines.mk workers/abacus/abacus.mk tests/parts.mk

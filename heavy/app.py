@@ -41,22 +41,18 @@ logger = logging.getLogger("heavy")
 
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[RpcServer]:
-    """A coordinator around a block: store, Ray, service, gRPC, HTTP; taken down in the opposite order."""
-    ray_address = os.environ.get("RAY_ADDRESS")
-    if not settings.store_url or not ray_address:
-        raise ConfigError(
-            "A coordinator needs HEAVY_STORE_URL and RAY_ADDRESS; `heavy up` starts a machine of your own."
-        )
+    """A coordinator around a block: store, service, gRPC, HTTP; taken down in the opposite order."""
     registry = _registry()
     tracing = Tracing(settings.otlp_endpoint, settings.service_name)
     store = await connect(settings.store_url, settings)
     equivalence = Equivalence()
     try:
-        await asyncio.to_thread(ray_adapter.connect, ray_address)
         profiles = load_profiles(settings.profile_directories)
         runner = ray_adapter.RayRunners(store.directory)
         parts = Parts(store, runner, profiles, equivalence, settings.lease_s)
-        policies = PolicyDefaults(profiles, tuple(profiles), settings, TOOL_NAMES)
+        policies = PolicyDefaults(
+            profiles.by_name, settings.served_names or tuple(profiles), settings, TOOL_NAMES
+        )
         owner = f"{socket.gethostname()}:{os.getpid()}"
         service = CoordinatorService(parts, policies, settings, RunMetrics(registry), tracing, owner)
         rpc = RpcServer(service, settings, tracing)
@@ -72,7 +68,6 @@ async def serving(settings: Settings) -> AsyncIterator[RpcServer]:
             await gateway.stop()
     finally:
         await equivalence.close()
-        await asyncio.to_thread(ray_adapter.disconnect)
         await store.close()
         await asyncio.to_thread(tracing.shutdown)
 
@@ -94,11 +89,19 @@ def main() -> int:
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    ray_address = os.environ.get("RAY_ADDRESS")
     try:
+        if not settings.store_url or not ray_address:
+            raise ConfigError(
+                "A coordinator needs HEAVY_STORE_URL and RAY_ADDRESS; `heavy up` brings up all of them."
+            )
+        ray_adapter.connect(ray_address)  # before the loop: Ray takes over signals, and we take them back
         asyncio.run(serve(settings))
     except HeavyError as error:
         logger.error("%s", error)
         return EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILED
+    finally:
+        ray_adapter.disconnect()
     return 0
 
 

@@ -19,9 +19,9 @@ class Settings(BaseSettings):
     store_url: str = ""
     """redis://, rediss:// or unix:// URL of the run store; it must not evict."""
     cache_url: str = ""
-    """The tool cache; it may evict. Empty: the run store's server, database 1."""
+    """The tool cache; it may evict. Empty: the run store's server."""
     cache_secret: SecretStr = SecretStr("")
-    """Keys the HMAC in cache keys. Empty: derived from the store's own secret, made at first start."""
+    """Keys the HMAC in cache keys. Empty: derived from the store's URL, which every runner shares."""
     store_timeout_s: Seconds = 5.0
     """How long one store operation may take, retries included, before the run ends as unavailable."""
     retention_s: Seconds = 7 * 24 * 3600.0
@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     """More directories with profiles (*.toml), separated by ':'."""
     profile: str = ""
     """The profile of arms and aggregator where a policy names none. Empty: the only one being served."""
+    served: str = ""
+    """The profiles that this server serves, separated by ','. Empty: every profile it knows."""
 
     runner_in_flight_max: Annotated[int, Field(gt=0)] = 64
     """Trajectories one runner executes at once."""
@@ -67,6 +69,11 @@ class Settings(BaseSettings):
     def profile_directories(self) -> tuple[str, ...]:
         """The directories of `profile_dirs`."""
         return tuple(part for part in self.profile_dirs.split(":") if part)
+
+    @property
+    def served_names(self) -> tuple[str, ...]:
+        """The profile names of `served`."""
+        return tuple(name.strip() for name in self.served.split(",") if name.strip())
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Settings:

@@ -140,7 +140,7 @@ class LocalCluster:
             "object_store_memory": OBJECT_STORE_BYTES,
             "_node_ip_address": "127.0.0.1",
         }
-        context = await asyncio.to_thread(
+        await asyncio.to_thread(
             ray.init,
             address=given or "local",
             namespace=NAMESPACE,
@@ -148,7 +148,7 @@ class LocalCluster:
             logging_level=logging.ERROR,
             **({} if given else own),
         )
-        self._ray_address = given or str(context.address_info["gcs_address"])
+        self._ray_address = given or str(ray.get_runtime_context().gcs_address)
         self._progress("ray", "ready", "given" if given else "local cluster")
 
     async def _start_actors(self, profiles: list[Profile]) -> None:
@@ -188,6 +188,7 @@ class LocalCluster:
             changes["HEAVY_HTTP_PORT"] = str(free_port())
         if not self._given.profile:
             changes["HEAVY_PROFILE"] = self._plan.profiles[0]
+        changes["HEAVY_SERVED"] = ",".join(self._plan.profiles)
         self.settings = Settings.of({**self._given.environment(), **changes})
 
     def _revive(self, name: str) -> None:

@@ -14,7 +14,15 @@ from heavy.aggregation.equivalence import Equivalence
 from heavy.aggregation.reflective import Candidate, citations_of
 from heavy.aggregation.vote import agreement_of, threshold_reached
 from heavy.core.policy import AggregationMode, Policy
-from heavy.core.runs import AggregationMethod, Agreement, Citation, Outcome, OutcomeKind, RunResult
+from heavy.core.runs import (
+    AggregationMethod,
+    Agreement,
+    AnswerGroup,
+    Citation,
+    Outcome,
+    OutcomeKind,
+    RunResult,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +70,11 @@ def votes_suffice(policy: Policy, agreement: Agreement) -> bool:
 
 
 def by_vote(usable: Sequence[Outcome], agreement: Agreement, method: AggregationMethod) -> RunResult:
-    """The leading group's answer, in the words of its first arm, citing all of its arms."""
-    leading = agreement.groups[0]
+    """The leading group's answer, in the words of its first arm, citing all of its arms.
+
+    Where nobody voted, the first usable text is all there is.
+    """
+    leading = agreement.groups[0] if agreement.groups else _unmarked(usable[0])
     speaker = next(outcome for outcome in usable if outcome.trajectory == leading.arms[0])
     return RunResult(
         answer=speaker.answer.strip(),
@@ -79,11 +90,11 @@ async def by_reflection(
 ) -> RunResult:
     """The aggregator's answer. Where it departs from the largest group, its dissent says so."""
     reflection = read_reflection(aggregator.answer, frozenset(c.label for c in candidates))
-    leading = agreement.groups[0]
-    departs = not reflection.abstained and not await equivalence.same(reflection.short, leading.answer)
-    dissent = reflection.dissent if departs else ""
-    if departs and not dissent:
-        dissent = f"Departs from the largest group ({len(leading.arms)} arms answered {leading.answer})."
+    dissent = ""
+    for leading in agreement.groups[:1]:
+        if not reflection.abstained and not await equivalence.same(reflection.short, leading.answer):
+            said = f"Departs from the largest group ({len(leading.arms)} arms answered {leading.answer})."
+            dissent = reflection.dissent or said
     return RunResult(
         answer=reflection.answer,
         short_answer="" if reflection.abstained else short_answer(aggregator.answer),
@@ -93,3 +104,7 @@ async def by_reflection(
         dissent=dissent,
         abstained=reflection.abstained,
     )
+
+
+def _unmarked(outcome: Outcome) -> AnswerGroup:
+    return AnswerGroup(short_answer(outcome.answer), (outcome.trajectory,))

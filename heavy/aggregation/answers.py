@@ -23,13 +23,17 @@ def short_answer(text: str) -> str:
     The last `Answer: X` line, else the last `\boxed{X}`, else the last non-empty line. A box inside the
     line is opened. Never longer than `SHORT_ANSWER_CHARS_MAX` characters.
     """
+    last_line = next((line for line in reversed(text.splitlines()) if line.strip()), "")
+    return _bare(marked_answer(text) or last_line)
+
+
+def marked_answer(text: str) -> str:
+    r"""The last `Answer: X` line, else the last `\boxed{X}`; empty where the text marks no answer."""
     lines = _ANSWER_LINE.findall(text)
-    if lines:
-        found = lines[-1]
-    elif boxed := last_boxed(text):
-        found = boxed
-    else:
-        found = next((line for line in reversed(text.splitlines()) if line.strip()), "")
+    return _bare(lines[-1] if lines else last_boxed(text))
+
+
+def _bare(found: str) -> str:
     return (last_boxed(found) or found).strip().strip("*_` ").strip()[:SHORT_ANSWER_CHARS_MAX]
 
 

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from heavy.aggregation.answers import Reflection
+from heavy.aggregation.answers import Reflection, short_answer
 from heavy.core.ids import AGGREGATOR, TrajectoryId, derive_seed
 from heavy.core.messages import Message, Role
 from heavy.core.policy import Sampling
@@ -26,11 +26,12 @@ from heavy.core.runs import (
 from heavy.profiles.schema import Profile
 from heavy.prompts import render
 from heavy.store.api import RunLog
+from heavy.tools.traces import GET_ANSWER, READ_SEGMENT, SEARCH_TRAJECTORY
 
 LABELS = "ABCDEFGH"
 PAGE_RECORDS = 256
 PAGES_MAX = 4096
-TRACE_TOOLS = ("get_answer", "search_trajectory", "read_segment")
+TRACE_TOOLS = (GET_ANSWER, SEARCH_TRAJECTORY, READ_SEGMENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Candidate:
     label: str
     trajectory: TrajectoryId
     answer: str
+    short_answer: str
     reasoning: str
     outcome: str
 
@@ -52,7 +54,9 @@ async def candidates_of(
     random.Random(derive_seed(run.policy.seed, "shuffle")).shuffle(usable)
     tails = await reasoning_tails(run, log, tail_chars)
     return [
-        Candidate(label, o.trajectory, o.answer, tails.get(o.trajectory, ""), o.kind.value)
+        Candidate(
+            label, o.trajectory, o.answer, short_answer(o.answer), tails.get(o.trajectory, ""), o.kind.value
+        )
         for label, o in zip(LABELS, usable, strict=False)
     ]
 

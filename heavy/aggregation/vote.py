@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from heavy.aggregation.answers import short_answer
+from heavy.aggregation.answers import marked_answer, short_answer
 from heavy.aggregation.equivalence import Equivalence
 from heavy.core.ids import TrajectoryId
-from heavy.core.runs import Agreement, AnswerGroup, Outcome
+from heavy.core.runs import Agreement, AnswerGroup, Outcome, OutcomeKind
 
 
 async def agreement_of(outcomes: Sequence[Outcome], equivalence: Equivalence) -> Agreement:
-    """Group usable outcomes by equivalent short answers, largest group first, ties by order of arrival."""
+    """Group the outcomes that vote by equivalent answers, largest group first, ties by order of arrival."""
     groups: list[tuple[str, list[TrajectoryId]]] = []
-    usable = [outcome for outcome in outcomes if outcome.usable]
-    for outcome in usable:
-        answer = short_answer(outcome.answer)
+    votes = [(outcome, answer) for outcome in outcomes if (answer := vote_of(outcome))]
+    for outcome, answer in votes:
         for wording, arms in groups:
             if await equivalence.same(wording, answer):
                 arms.append(outcome.trajectory)
@@ -25,8 +24,14 @@ async def agreement_of(outcomes: Sequence[Outcome], equivalence: Equivalence) ->
     groups.sort(key=lambda group: -len(group[1]))
     return Agreement(
         groups=tuple(AnswerGroup(wording, tuple(arms)) for wording, arms in groups),
-        share=len(groups[0][1]) / len(usable) if groups else 0.0,
+        share=len(groups[0][1]) / len(votes) if groups else 0.0,
     )
+
+
+def vote_of(outcome: Outcome) -> str:
+    """The short answer an outcome votes for; empty when it has none. Half a text votes only if it says so."""
+    completed = outcome.kind is OutcomeKind.COMPLETED
+    return short_answer(outcome.answer) if completed else marked_answer(outcome.answer)
 
 
 def overtakable(agreement: Agreement, out: int) -> bool:

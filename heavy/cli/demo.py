@@ -30,7 +30,7 @@ def demo(question: str, profile: str) -> None:
 
 async def _demo(question: str, profile: str) -> int:
     code = exits.INTERRUPTED
-    settings = local_settings((), port=0, http_port=0)
+    settings = local_settings((), port=0, http_port=0).model_copy(update={"log_level": "WARNING"})
     async with running(LocalPlan((profile,)), settings, status_line()) as cluster:
         click.echo(f"\nQuestion: {question}\n")
         async with HeavyClient(f"{cluster.settings.host}:{cluster.settings.port}") as client:

@@ -115,7 +115,10 @@ def ledger_lines(view: RunView) -> list[Text]:
         f"{spend.tokens_output:,} output ({spend.tokens_reasoning:,} reasoning)"
     )
     return [
-        Text.assemble(("cost       ", "bold"), f"{cost_text(spend)}, {spend.tool_calls} tool calls"),
+        Text.assemble(
+            ("cost       ", "bold"),
+            f"{cost_text(spend)}, {spend.wall_s:.1f} s of model and tool time, {spend.tool_calls} tool calls",
+        ),
         Text.assemble(("tokens     ", "bold"), tokens),
         Text.assemble(("model      ", "bold"), ", ".join(view.titles) or "none spoke"),
     ]

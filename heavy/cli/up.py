@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 
 import click
+from rich.text import Text
 
 from heavy.cli import draw, exits
 from heavy.cli.interrupts import on_interrupt
@@ -75,7 +76,8 @@ def status_line() -> Callable[[str, str, str], None]:
     styles = {"ready": "green", "starting": "dim", "lost": "yellow"}
 
     def show(part: str, state: str, detail: str) -> None:
-        console.print(f"{part:<20} [{styles.get(state, 'red')}]{state:<9}[/] {detail}")
+        text = Text.assemble(f"{part:<16} ", (f"{state:<9}", styles.get(state, "red")), " ", detail)
+        console.print(text, no_wrap=True, overflow="ellipsis")
 
     return show
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from dataclasses import dataclass
 
 from heavy.agent.limits import AgentLimits
@@ -23,9 +24,10 @@ from heavy.store.api import Store
 from heavy.store.redis import connect
 from heavy.telemetry.tracing import Tracing
 from heavy.tools.api import Tool
+from heavy.tools.cache import ToolCache
 from heavy.tools.registry import ToolBox, open_tools
 from heavy.tools.toolset import Toolset
-from heavy.tools.traces import StoreTraceReader, trace_tools
+from heavy.tools.transcripts import StoreTraceReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ async def open_runner(settings: Settings) -> RunnerParts:
     store = await connect(settings.store_url, settings)
     profiles = load_profiles(settings.profile_directories)
     tracing = Tracing(settings.otlp_endpoint, settings.service_name)
-    tools = await open_tools(settings)
+    cache = await ToolCache.connect(cache_url_of(settings), cache_secret_of(settings))
+    tools = await open_tools(cache=cache)
     pool = HttpPool(settings.runner_in_flight_max)
     registry = ReplicaRegistry.over_http(
         store.directory, profiles, pool, silence_s=settings.generation_silence_s
@@ -96,12 +99,21 @@ class Bench:
         """What people call the model of a profile."""
         return self.profiles.get(profile).title
 
-    def _tools(self, spec: TrajectorySpec) -> list[Tool]:
-        """An aggregator has the trace tools over its candidates; an arm the tools that its policy names."""
-        if spec.candidates:
-            reader = StoreTraceReader(self.store.log, spec.run, spec.candidates)
-            return [tool for tool in trace_tools(reader) if tool.spec.name in spec.tools]
-        return self.tools.named(spec.tools)
+    def _tools(self, spec: TrajectorySpec) -> tuple[Tool, ...]:
+        """What the spec names; an aggregator has the trace tools over its candidates besides."""
+        reader = StoreTraceReader(self.store.log, spec.run, spec.candidates) if spec.candidates else None
+        return self.tools.select(spec.tools, reader)
+
+
+def cache_url_of(settings: Settings) -> str:
+    """The tool cache's server: its own, or the store's."""
+    return settings.cache_url or settings.store_url
+
+
+def cache_secret_of(settings: Settings) -> bytes:
+    """What keys cache entries: configured, or derived from the store's URL, which every runner shares."""
+    configured = settings.cache_secret.get_secret_value()
+    return configured.encode() or hashlib.sha256(f"heavy tool cache {settings.store_url}".encode()).digest()
 
 
 def limits_of(settings: Settings) -> AgentLimits:

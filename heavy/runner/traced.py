@@ -13,7 +13,7 @@ from heavy.core.messages import Message
 from heavy.core.tools import ToolContext, ToolOutput, ToolSpec
 from heavy.replicas.api import Finished, GenerationEvent, GenerationRequest, Replica
 from heavy.telemetry import names
-from heavy.telemetry.tracing import Tracing, traceparent_of
+from heavy.telemetry.tracing import Attributes, Tracing, traceparent_of
 from heavy.tools.api import Tool
 
 
@@ -62,7 +62,7 @@ class TracedTool:
 
     async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> ToolOutput:
         """Call inside a span. Arguments and results stay out of it: they may hold secrets."""
-        attributes = {
+        attributes: Attributes = {
             names.OPERATION: names.EXECUTE_TOOL,
             names.TOOL_NAME: self.spec.name,
             names.TOOL_CALL_ID: context.call_id,

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from tests_support.domain import policy
 
 from heavy.aggregation.aggregate import aggregate
 from heavy.aggregation.equivalence import Equivalence
@@ -11,7 +12,6 @@ from heavy.aggregation.vote import agreement_of, overtakable
 from heavy.core.ids import AGGREGATOR, arm
 from heavy.core.policy import AggregationMode
 from heavy.core.runs import AggregationMethod, Citation, Outcome, OutcomeKind
-from tests_support.domain import policy
 
 
 def outcomes(*answers: str) -> list[Outcome]:
@@ -112,3 +112,17 @@ async def test_a_lead_is_safe_when_nobody_can_draw_level(
 ) -> None:
     agreement = await agreement_of(outcomes(*answers), Equivalence())
     assert overtakable(agreement, out) is expected
+
+
+async def test_half_a_text_votes_only_where_it_marks_an_answer() -> None:
+    half = Outcome(arm(0), OutcomeKind.CUT, "early_stop", answer="perhaps then check the")
+    marked = Outcome(arm(1), OutcomeKind.CUT, "straggler", answer="Answer: 7\nbut wait")
+    agreement = await agreement_of([half, marked], Equivalence())
+    assert [(group.answer, group.arms) for group in agreement.groups] == [("7", (arm(1),))]
+
+
+async def test_where_nobody_votes_the_only_text_is_still_the_answer() -> None:
+    half = Outcome(arm(0), OutcomeKind.CUT, "deadline", answer="perhaps 7")
+    found = await aggregate(policy(width=2), [half], Equivalence(), Reflection(""))
+    assert found.result.method is AggregationMethod.SINGLE
+    assert found.result.answer == "perhaps 7"
