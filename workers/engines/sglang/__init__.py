@@ -1,1 +1,1 @@
-"""The `sglang` engine: its environment, its command line, and what its log says. Never imports sglang itself."""
+"""The `sglang` engine: its environment, its command line, what its log says. Never imports sglang."""

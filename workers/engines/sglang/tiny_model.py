@@ -1,12 +1,13 @@
-"""An untrained model in the shape of Qwen3 that speaks Kimi K2's tokens: something to serve where nothing is trained.
+"""An untrained Qwen3 that speaks Kimi K2's tokens: something to serve where nothing is trained.
 
     python -m workers.engines.sglang.tiny_model DIRECTORY
 
-Writes what a model directory holds (config, tokenizer, chat template, bf16 weights), about 0.7 MB, the same bytes for
-the same seed. Standard library only. Its words mean nothing; servers, parsers, caches and aborts are tested with it.
+Writes what a model directory holds (config, tokenizer, chat template, bf16 weights), about 0.7 MB, the same
+bytes for the same seed. Standard library only. Its words mean nothing; servers, parsers, caches and aborts
+are tested with it.
 
-File formats: Hugging Face `config.json` of `Qwen3ForCausalLM`, `tokenizer.json` of the tokenizers library (byte-level
-BPE without merges: one token a byte), and safetensors (length of the header, header as JSON, tensors).
+File formats: Hugging Face `config.json` of `Qwen3ForCausalLM`, `tokenizer.json` of the tokenizers library
+(byte-level BPE without merges: one token a byte), safetensors (header's length, header as JSON, tensors).
 """
 
 from __future__ import annotations
@@ -18,14 +19,11 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-SPECIAL_TOKENS = ("[PAD]", "[BOS]", "[EOS]") + tuple(
-    f"<|im_{name}|>" for name in ("end", "user", "assistant", "system", "middle")
-)
+TURNS = ("end", "user", "assistant", "system", "middle")
+CALLS = ("s_section_begin", "s_section_end", "_begin", "_argument_begin", "_end")
+SPECIAL_TOKENS = ("[PAD]", "[BOS]", "[EOS]", *(f"<|im_{name}|>" for name in TURNS))
 """Not in the text a server sends."""
-MARKER_TOKENS = ("<think>", "</think>") + tuple(
-    f"<|tool_call{name}|>"
-    for name in ("s_section_begin", "s_section_end", "_begin", "_argument_begin", "_end")
-)
+MARKER_TOKENS = ("<think>", "</think>", *(f"<|tool_call{name}|>" for name in CALLS))
 """One token each, and visible to the parsers."""
 TEMPLATE = Path(__file__).with_name("tiny_model.jinja")
 SPREAD = 0.02
@@ -68,7 +66,7 @@ def _vocabulary() -> dict[str, int]:
 
 
 def _byte_letters() -> list[str]:
-    """The letter that byte-level BPE writes for each byte: itself where it prints, else one from U+0100 on."""
+    """The letter that byte-level BPE writes for each byte: itself where it prints, else U+0100 and on."""
     printing = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     letters: list[str] = []
     for byte in range(256):

@@ -1,7 +1,7 @@
 """Lets torchvision be imported beside a CPU build of torch, whose binary operators it then lacks.
 
-Torchvision registers meta kernels for two of its operators at import and fails where they were never declared.
-SGLang imports it for images only, so declaring them is enough.
+Torchvision registers meta kernels for two of its operators at import and fails where they were never
+declared. SGLang imports it for images only, so declaring them is enough.
 """
 
 from __future__ import annotations

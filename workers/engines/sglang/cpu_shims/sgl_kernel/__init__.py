@@ -1,6 +1,7 @@
 """Stands in for SGLang's GPU kernels where there is no GPU, so that its modules can be imported.
 
-Every name is there and raises when it is called: a kernel that is really needed is an error, never a wrong number.
+Every name is there and raises when it is called: a kernel that is really needed is an error,
+never a wrong number.
 """
 
 from __future__ import annotations
