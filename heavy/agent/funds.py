@@ -61,7 +61,9 @@ class Funds:
         amount = self._meter.estimate(prompt_tokens, completion_tokens)
         if last:
             return amount
-        answer = self._meter.estimate(prompt_tokens + completion_tokens, self._answer_tokens)
+        # The answer's prompt is this one again: a completion that used its whole cap was cut in its
+        # reasoning, which does not go back.
+        answer = self._meter.estimate(prompt_tokens, self._answer_tokens)
         return Amount(amount.tokens + answer.tokens, amount.cost_usd + answer.cost_usd)
 
     def _affordable(self, error: BudgetExhausted, prompt_tokens: int, last: bool) -> int:

@@ -59,3 +59,9 @@ class AgentLimits:
     context_headroom_share: float = 0.15
     """Tool outputs are hidden once less than this share of the context is free."""
     stuck: StuckLimits = field(default_factory=StuckLimits)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.engine_attempts_max <= 16:
+            raise ValueError("engine_attempts_max must be from 1 to 16: request ids tell no more apart")
+        if min(self.calls_at_once_max, self.calls_per_step_max, self.checkpoint_tokens) < 1:
+            raise ValueError("calls_at_once_max, calls_per_step_max and checkpoint_tokens must be at least 1")

@@ -314,7 +314,7 @@ async def test_a_budget_too_small_for_the_full_cap_shrinks_the_cap(bench: Any) -
     outcome = await bench.trajectory().run()
 
     assert (outcome.kind, outcome.reason) == (OutcomeKind.COMPLETED, "")
-    assert 256 <= replica.requests[0].tokens_max < 1_500
+    assert 256 <= replica.requests[0].tokens_max < 2_500
 
 
 async def test_a_budget_in_money_shrinks_the_cap_as_well(bench: Any) -> None:
@@ -323,7 +323,7 @@ async def test_a_budget_in_money_shrinks_the_cap_as_well(bench: Any) -> None:
 
     await bench.trajectory().run()
 
-    assert 256 <= replica.requests[0].tokens_max < 1_500
+    assert 256 <= replica.requests[0].tokens_max < 2_500
 
 
 async def test_the_last_of_a_budget_pays_for_a_forced_answer(bench: Any, asks: Asks) -> None:
@@ -501,7 +501,7 @@ async def test_what_only_announces_a_tool_call_is_no_answer(bench: Any, asks: As
     assert trajectory.cut("cancelled", "").answer == ""
 
 
-@pytest.mark.parametrize("turns", range(140))
+@pytest.mark.parametrize("turns", range(80))
 async def test_a_cancel_at_any_moment_loses_nothing_and_leaves_nothing_behind(
     bench: Any, asks: Asks, turns: int
 ) -> None:
@@ -549,4 +549,4 @@ async def test_the_range_of_moments_above_covers_the_whole_trajectory(bench: Any
         await asyncio.sleep(0)
         turns += 1
 
-    assert turns < 140
+    assert turns < 80
