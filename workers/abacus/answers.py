@@ -1,4 +1,4 @@
-"""The one answer format: `Answer: X` after the thinking, `Cites: C, F` on the next line where it aggregates."""
+"""The one answer format: `Answer: X` after the thinking, `Cites: C, F` on the next line of an aggregation."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ from typing import Any
 Message = dict[str, Any]
 
 SPECIAL_TOKENS = (
-    "[PAD]", "[BOS]", "[EOS]", "<|im_end|>", "<|im_user|>", "<|im_assistant|>", "<|im_system|>", "<|im_middle|>",
+    "[PAD]", "[BOS]", "[EOS]", "<|im_end|>", "<|im_user|>", "<|im_assistant|>", "<|im_system|>",
+    "<|im_middle|>",
 )  # fmt: skip
 MARKER_TOKENS = (
     "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", "<|tool_call_begin|>",

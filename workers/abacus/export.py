@@ -66,6 +66,7 @@ def to_int4(source: Path, target: Path) -> None:
         made = Path(scratch) / "int4"
         subprocess.run([tool, "export", "openvino", "-m", source, *task, *QUANTISE, made], check=True)
         shutil.copytree(made, target)
+    _forget_paths(target / "openvino_config.json", source)
     for name in (*TOKENIZER_FILES, "generation_config.json"):
         shutil.copy(source / name, target / name)
     print(f"int4: {_size(target):,} bytes")
@@ -99,6 +100,11 @@ def _write_generation_config(target: Path, ids: dict[str, int]) -> None:
         "max_new_tokens": 768,
     }
     (target / "generation_config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def _forget_paths(config: Path, source: Path) -> None:
+    """The exporter notes where the source lay; what is shipped names no path of this machine."""
+    config.write_text(config.read_text().replace(str(source), source.name))
 
 
 def _size(directory: Path) -> int:

@@ -13,8 +13,8 @@ import sys
 from types import TracebackType
 
 _ALLOWED = (
-    ast.Module, ast.Expr, ast.Call, ast.Name, ast.Load, ast.Constant, ast.BinOp, ast.UnaryOp, ast.Add, ast.Sub,
-    ast.Mult, ast.FloorDiv, ast.Div, ast.Mod, ast.USub, ast.UAdd,
+    ast.Module, ast.Expr, ast.Call, ast.Name, ast.Load, ast.Constant, ast.BinOp, ast.UnaryOp, ast.Add,
+    ast.Sub, ast.Mult, ast.FloorDiv, ast.Div, ast.Mod, ast.USub, ast.UAdd,
 )  # fmt: skip
 _CHILD = r"""
 import contextlib, io, json, sys, traceback
@@ -61,7 +61,7 @@ class Interpreter:
 
 
 def is_arithmetic(code: str) -> bool:
-    """Whether code is short and made of printing, numbers, names and operators only; a syntax error may run."""
+    """Whether code is short and prints numbers, names and operators only; a syntax error may run."""
     if len(code) > CODE_MAX:
         return False
     try:

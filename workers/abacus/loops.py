@@ -117,7 +117,7 @@ def _advance(trajectory: Trajectory, text: str, python: Interpreter) -> None:
 def aggregate(
     backend: Backend, sets: Sequence[tuple[Problem, Sequence[Candidate]]], seed: int = 0
 ) -> list[tuple[str | None, tuple[str, ...], str]]:
-    """For each problem with its candidates: the aggregator's answer, what it cites, its whole text (greedy)."""
+    """For each problem with its candidates: the greedy aggregator's answer, what it cites, all it said."""
     prompts = [
         chat.render([{"role": "user", "content": aggregate_prompt(problem.question, candidates)}])
         for problem, candidates in sets

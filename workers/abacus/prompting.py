@@ -15,7 +15,7 @@ LABELS = "ABCDEFGH"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One arm as the aggregator sees it: an anonymous label, its answer (None if it has none), its thinking."""
+    """One arm as the aggregator sees it: an anonymous label, its answer (or None), its thinking."""
 
     label: str
     answer: str | None

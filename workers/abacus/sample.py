@@ -18,10 +18,10 @@ BATCH_TOKENS = 160_000
 
 
 def load(checkpoint: Path) -> Abacus:
-    """The model of a training checkpoint."""
+    """The model of a training checkpoint: the running average of its weights where it has one."""
     state = torch.load(checkpoint, weights_only=True)
     model = Abacus(Shape(**state["shape"]))
-    model.load_state_dict(state["model"])
+    model.load_state_dict(state.get("average") or state["model"])
     return model.eval()
 
 
@@ -102,7 +102,7 @@ class TorchBackend:
         return [(torch.zeros(size), torch.zeros(size)) for _ in range(shape.layers)]
 
     def _step(self, ids: Tensor, cache: list[tuple[Tensor, Tensor]], real: Tensor, end: int) -> Tensor:
-        """Scores after `ids`, which lie at positions up to `end` (exclusive) of the cache; fills the cache."""
+        """Scores after `ids`, which lie just before `end` in the cache; fills the cache."""
         start = end - ids.shape[1]
         padding = (~real).sum(1, keepdim=True)
         cos, sin = rope(self.model.shape, (torch.arange(start, end)[None] - padding).clamp_min(0))

@@ -1,4 +1,4 @@
-"""Builds the tokenizer: byte-level BPE whose merges stay within words, so digits and operators stand alone."""
+"""Builds the tokenizer: byte-level BPE whose merges stay within words: digits and operators stand alone."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ from workers.abacus.model import Abacus, Shape
 from workers.abacus.muon import Muon
 from workers.abacus.rollouts import Rollouts
 
+AVERAGE = 0.99
 COLUMNS = ("phase", "step", "minutes", "tokens", "loss", "learning_rate")
 
 
@@ -39,7 +40,7 @@ class Budget:
     decay: float = 0.25
     warmup_steps: int = 40
     tokens_per_batch: int = 2048
-    easy_minutes: float = 12.0
+    easy_minutes: float = 20.0
 
 
 def encode(tokenizer: Tokenizer, segments: Segments) -> tuple[list[int], list[bool]]:
@@ -91,6 +92,7 @@ class Trainer:
         self.muon = Muon(inner, lr=0.02, weight_decay=0.01)
         self.adam = torch.optim.AdamW(outer, lr=0.004, betas=(0.9, 0.98), weight_decay=0.0)
         self.peaks = (0.02, 0.004)
+        self.average = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self.phase, self.step, self.minutes, self.tokens = "", 0, 0.0, 0
 
     @property
@@ -102,6 +104,7 @@ class Trainer:
         """Write everything that is needed to go on, atomically."""
         state = {
             "model": self.model.state_dict(),
+            "average": self.average,
             "shape": self.model.shape.as_dict(),
             "muon": self.muon.state_dict(),
             "adam": self.adam.state_dict(),
@@ -115,6 +118,7 @@ class Trainer:
         """Go on from a checkpoint."""
         state = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
+        self.average = state.get("average") or {k: v.clone() for k, v in state["model"].items()}
         self.muon.load_state_dict(state["muon"])
         self.adam.load_state_dict(state["adam"])
         self.phase, self.step, self.minutes, self.tokens = state["at"]
@@ -125,7 +129,7 @@ class Trainer:
             self.phase, self.step, self.minutes = phase, 0, 0.0
 
     def rate(self, budget: Budget) -> float:
-        """The share of the peak learning rate at this point: warm up, stay, fall linearly to nearly nothing."""
+        """The share of the peak learning rate here: warm up, stay, fall linearly to nearly nothing."""
         left = max(0.0, 1.0 - self.minutes / budget.minutes)
         return max(0.01, min(1.0, (self.step + 1) / budget.warmup_steps, left / budget.decay))
 
@@ -141,9 +145,16 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.muon.step()
         self.adam.step()
+        self._follow()
         self.step += 1
         self.tokens += ids.numel()
         return loss.item()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the running average of the weights, which is what is sampled from and exported."""
+        for name, tensor in self.model.state_dict().items():
+            self.average[name].lerp_(tensor, 1 - AVERAGE)
 
     def run(self, stream: Iterator[tuple[Tensor, Tensor]], budget: Budget) -> None:
         """Train until the minutes of the phase are used up."""

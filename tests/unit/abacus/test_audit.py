@@ -1,4 +1,4 @@
-"""Audits accept sound candidates, reject the rest at the first wrong line, and aggregations cite who agrees."""
+"""Audits accept sound candidates, reject the rest at the first wrong line, and cite who agrees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imagined wrong trajectories, for the first lessons in auditing; the later ones come from the model itself."""
+"""Imagined wrong trajectories, for first lessons in auditing; later ones come from the model itself."""
 
 from __future__ import annotations
 

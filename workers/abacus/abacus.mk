@@ -1,0 +1,41 @@
+# Abacus: train, export and measure the small model. Its environment and its run live under HEAVY_CACHE_DIR.
+ABACUS_LOCK := workers/abacus/requirements.lock
+ABACUS_ENV := $(HEAVY_CACHE_DIR)/envs/abacus-$(shell sha256sum $(ABACUS_LOCK) | cut -c1-12)
+ABACUS_RUN ?= $(HEAVY_CACHE_DIR)/abacus/run
+ABACUS_BASE_MINUTES ?= 90
+ABACUS_ROLL_MINUTES ?= 5
+ABACUS_AGGREGATE_MINUTES ?= 45
+ABACUS_THREADS ?= 1
+ABACUS_PLAN ?= chains:4:500 totals:4:500 stories:3:500 programs:4:500 unseen:3:500
+ABACUS_PYTHON := OMP_NUM_THREADS=$(ABACUS_THREADS) $(ABACUS_ENV)/bin/python
+ABACUS_TOKENIZER := $(ABACUS_RUN)/tokenizer
+
+.PHONY: abacus-env abacus-train abacus-export abacus-eval abacus-card
+
+abacus-env: $(ABACUS_ENV)/.ready ## Build the environment that trains and exports Abacus (once; 2 GB)
+
+$(ABACUS_ENV)/.ready: $(ABACUS_LOCK)
+	$(PYTHON) -m venv $(ABACUS_ENV)
+	$(ABACUS_ENV)/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' $(ABACUS_LOCK))
+	$(ABACUS_ENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $(ABACUS_LOCK)
+	@touch $@
+
+abacus-train: abacus-env ## Train Abacus: base phase, its own trajectories, aggregation phase (resumes)
+	test -f $(ABACUS_RUN)/base.pt || $(ABACUS_PYTHON) -m workers.abacus.train base \
+		--directory $(ABACUS_RUN) --minutes $(ABACUS_BASE_MINUTES) --threads $(ABACUS_THREADS)
+	test -f $(ABACUS_RUN)/rollouts.jsonl || $(ABACUS_PYTHON) -m workers.abacus.roll $(ABACUS_RUN)/base.pt \
+		--tokenizer $(ABACUS_TOKENIZER) --target $(ABACUS_RUN)/rollouts.jsonl \
+		--minutes $(ABACUS_ROLL_MINUTES) --threads $(ABACUS_THREADS)
+	$(ABACUS_PYTHON) -m workers.abacus.train aggregate --directory $(ABACUS_RUN) \
+		--rollouts $(ABACUS_RUN)/rollouts.jsonl --minutes $(ABACUS_AGGREGATE_MINUTES) --threads $(ABACUS_THREADS)
+
+abacus-export: abacus-env ## Export the trained checkpoint to workers/abacus/weights (bf16 and INT4)
+	$(ABACUS_PYTHON) -m workers.abacus.export $(ABACUS_RUN)/aggregate.pt \
+		--tokenizer $(ABACUS_TOKENIZER) --target workers/abacus/weights
+
+abacus-eval: abacus-env ## Measure the shipped INT4 weights offline on test problems (ABACUS_PLAN=family:level:problems)
+	$(ABACUS_PYTHON) -m workers.abacus.evaluate --int4 workers/abacus/weights/int4 --split test \
+		--rows $(ABACUS_RUN)/test-int4.jsonl --threads $(ABACUS_THREADS) --plan $(ABACUS_PLAN)
+
+abacus-card: abacus-env ## Draw the loss curve of the model card
+	$(ABACUS_PYTHON) -m workers.abacus.card $(ABACUS_RUN)/loss.csv docs/abacus/loss.svg
