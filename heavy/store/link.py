@@ -16,8 +16,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from heavy.core.clock import monotonic_s
-from heavy.core.errors import ConfigError, Overloaded
-from heavy.store.translate import server_name, translated, worth_retrying
+from heavy.core.errors import Overloaded
+from heavy.store.translate import server_name, translated, unreadable, worth_retrying
 
 T = TypeVar("T")
 Argument = str | bytes | int
@@ -67,11 +67,8 @@ class Link:
                 protocol=2,
                 driver_info=None,
             )
-        except ValueError as error:
-            raise ConfigError(
-                f"The store URL for {self.server} cannot be read ({error});"
-                " it looks like redis://:PASSWORD@HOST:6379/0, rediss://... or unix:///PATH."
-            ) from error
+        except ValueError:
+            raise unreadable() from None
         return Redis.from_pool(pool)
 
     async def call(self, doing: str, operation: Callable[[Any], Awaitable[T]]) -> T:

@@ -185,7 +185,8 @@ if not held or held == '' then return {'ok'} end
 local aggregation, tokens, cost = string.match(held, '^(%d) (%d+) (%d+)$')
 for i, part in ipairs({{'tokens', tokens}, {'cost', cost}}) do
   local kind, amount = part[1], tonumber(part[2])
-  redis.call('HINCRBY', KEYS[2], kind .. '_held', string.format('%.0f', 0 - amount))  -- never "-0", which is no integer
+  -- 0 - amount, not -amount: minus zero is printed as "-0", which is no integer
+  redis.call('HINCRBY', KEYS[2], kind .. '_held', string.format('%.0f', 0 - amount))
   redis.call('HINCRBY', KEYS[2], kind, ARGV[2 + i])
   if aggregation == '0' then
     redis.call('HINCRBY', KEYS[2], kind .. '_arms', string.format('%.0f', tonumber(ARGV[2 + i]) - amount))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, unquote_plus, urlsplit
 
 from redis import exceptions
 
@@ -33,21 +34,38 @@ def worth_retrying(error: BaseException) -> bool:
 
 
 def server_name(url: str) -> str:
-    """The server of a URL as people may read it: no user, no password, no query."""
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
+    """The server of a URL as people may read it: no user, no password, no query.
+
+    Raises `ConfigError` for what is no store URL, quoting nothing of it: any part may be a password.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "localhost", parts.port or 6379
+    except ValueError:
+        raise unreadable() from None  # the original quotes what it stumbled over
+    if parts.scheme == "unix" and parts.path:
         return f"unix://{parts.path}"
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "localhost"
-    return f"{parts.scheme}://{host}:{parts.port or 6379}{parts.path}"
+    if parts.scheme not in ("redis", "rediss") or not re.fullmatch(r"/?\d*", parts.path):
+        raise unreadable()
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}{parts.path}"
+
+
+def unreadable() -> ConfigError:
+    """The URL of a store is none."""
+    return ConfigError(
+        "The store URL cannot be read: it looks like redis://USER:PASSWORD@HOST:6379/0, rediss://... or"
+        " unix:///PATH, with anything special in the password percent-encoded."
+    )
 
 
 def without_secrets(text: str, url: str) -> str:
     """`text` with every password of `url`, as written and decoded, taken out."""
     parts = urlsplit(url)
-    for secret in (*parse_qs(parts.query).get("password", ()), parts.password or ""):
-        for form in (secret, unquote(secret)):
-            if form:
-                text = text.replace(form, "***")
+    pairs = [pair.partition("=") for pair in parts.query.split("&")]
+    written = [parts.password or "", *(value for name, _, value in pairs if name == "password")]
+    forms = {form for secret in written for form in (secret, unquote(secret), unquote_plus(secret)) if form}
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, "***")
     return text
 
 

@@ -40,7 +40,9 @@ class StoreServer:
     a server that was killed can be started again in its place, with what it had on disk.
     """
 
-    def __init__(self, kind: str, directory: Path, *, password: str = "", options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, kind: str, directory: Path, *, password: str = "", options: tuple[str, ...] = ()
+    ) -> None:
         self._binary = BINARIES[kind]()
         self._directory = directory
         self._password = password
@@ -116,7 +118,9 @@ class StoreServer:
                 except (redis.ConnectionError, redis.TimeoutError):
                     time.sleep(0.01)
         log = self._directory / "server.log"
-        raise RuntimeError(f"{self._binary} did not come up: {log.read_text()[-500:] if log.exists() else 'no log'}")
+        raise RuntimeError(
+            f"{self._binary} did not come up: {log.read_text()[-500:] if log.exists() else 'no log'}"
+        )
 
 
 def _free_port() -> int:

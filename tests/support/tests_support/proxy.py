@@ -1,0 +1,67 @@
+"""A proxy before a real server that can lose replies: the request was carried out, and nobody heard."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from urllib.parse import urlsplit
+
+
+class LossyProxy:
+    """Forwards a unix socket. Each reply counted in `to_lose` is dropped with its connection."""
+
+    def __init__(self, server_url: str, directory: Path) -> None:
+        self._server_path = urlsplit(server_url).path
+        self._path = directory / "proxy"
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.to_lose = 0
+        self.lost = 0
+
+    @property
+    def url(self) -> str:
+        """Where clients find the proxy."""
+        return f"unix://{self._path}?db=0"
+
+    async def __aenter__(self) -> LossyProxy:
+        self._server = await asyncio.start_unix_server(self._serve, self._path)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        up_reader, up_writer = await asyncio.open_unix_connection(self._server_path)
+        up = asyncio.create_task(self._pump(reader, up_writer))
+        try:
+            await self._replies(up_reader, writer)
+        finally:
+            up.cancel()
+            await asyncio.gather(up, return_exceptions=True)
+            writer.close()
+            up_writer.close()
+            self._tasks.discard(task)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def _replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if self.to_lose > 0:
+                    self.to_lose -= 1
+                    self.lost += 1
+                    return
+                writer.write(data)
+                await writer.drain()
