@@ -1,0 +1,271 @@
+"""Routing over real servers: failover before the first token, breakers, in-flight limits, waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing
+
+import pytest
+
+from heavy.core import clock
+from heavy.core.errors import EngineRefused, EngineTimeout, EngineUnavailable, HeavyError
+from heavy.core.ids import arm, new_run_id, request_id
+from heavy.core.messages import Message, Role
+from heavy.core.policy import Sampling
+from heavy.profiles.loader import load_profiles
+from heavy.replicas.api import Finished, GenerationRequest
+from heavy.replicas.breaker import BreakerState
+from heavy.replicas.http import HttpPool
+from heavy.replicas.registry import ReplicaRegistry
+from heavy.replicas.router import RoutedReplica, RoutingLimits
+from heavy.store.api import ReplicaInfo, RunnerInfo
+from heavy.testing.scripted_server import ABORT, CHAT, Act, Reply, ScriptedServer, answer, chunk
+
+PROFILE = "simulated"
+MESSAGES = (Message(Role.USER, "2+2?"),)
+QUICK = RoutingLimits(absence_s=0.8, look_again_s=0.02)
+BUSY = Reply((b'{"error":"queue full"}',), 503, {"Content-Type": "application/json"})
+
+
+class ListedDirectory:
+    """A directory that holds what a test puts into it."""
+
+    def __init__(self) -> None:
+        self.infos: dict[str, ReplicaInfo] = {}
+
+    def put(self, name: str, base_url: str, state: str = "ready", **more: int) -> None:
+        self.infos[name] = ReplicaInfo(name, PROFILE, base_url, "simulated", "m", state, **more)  # type: ignore[arg-type]
+
+    async def replicas(self) -> tuple[ReplicaInfo, ...]:
+        return tuple(self.infos.values())
+
+    async def announce_replica(self, info: ReplicaInfo, *, ttl_s: float) -> None:
+        raise NotImplementedError
+
+    async def announce_runner(self, info: RunnerInfo, *, ttl_s: float) -> None:
+        raise NotImplementedError
+
+    async def withdraw(self, name: str) -> None:
+        raise NotImplementedError
+
+    async def runners(self) -> tuple[RunnerInfo, ...]:
+        raise NotImplementedError
+
+
+class Fleet:
+    """Servers, the directory that announces them, and a router over them."""
+
+    def __init__(self, pool: HttpPool, stack: AsyncExitStack) -> None:
+        self.directory = ListedDirectory()
+        self.registry = ReplicaRegistry.over_http(self.directory, load_profiles(), pool, silence_s=10.0)
+        self.router = RoutedReplica(self.registry, QUICK)
+        self._stack = stack
+
+    async def server(self, name: str, *replies: Reply, **more: int) -> ScriptedServer:
+        server = await self._stack.enter_async_context(ScriptedServer(replies))
+        self.directory.put(name, server.base_url, **more)
+        return server
+
+    async def ask(self, **changes: object) -> Finished:
+        events = [event async for event in self.router.generate(request(**changes))]
+        assert isinstance(events[-1], Finished)
+        return events[-1]
+
+    async def breaker(self, name: str) -> BreakerState:
+        [known] = [one for one in await self.registry.of(PROFILE) if one.info.replica == name]
+        return known.breaker.state
+
+
+@pytest.fixture
+async def fleet() -> AsyncIterator[Fleet]:
+    before = asyncio.all_tasks()
+    async with AsyncExitStack() as stack:
+        pool = HttpPool(streams_max=64)
+        stack.push_async_callback(pool.close)
+        fleet = Fleet(pool, stack)
+        yield fleet
+        assert all(known.in_flight == 0 for known in await fleet.registry.of(PROFILE))
+    async with asyncio.timeout(5):
+        while asyncio.all_tasks() - before - {asyncio.current_task()}:
+            await asyncio.sleep(0)
+
+
+def request(**changes: object) -> GenerationRequest:
+    values = {
+        "request_id": request_id(new_run_id(), arm(0), 0, 1),
+        "profile": PROFILE,
+        "messages": MESSAGES,
+        "tools": (),
+        "sampling": Sampling(),
+        "tokens_max": 64,
+        "deadline_ms": clock.now_ms() + 30_000,
+    }
+    return GenerationRequest(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def rids(*servers: ScriptedServer) -> list[str]:
+    return [one.json()["rid"] for server in servers for one in server.of(CHAT)]
+
+
+async def test_a_replica_that_fails_before_the_first_token_is_left_for_another_under_a_new_id(
+    fleet: Fleet,
+) -> None:
+    bad, good = await fleet.server("bad", BUSY), await fleet.server("good", answer())
+    asked = request_id(new_run_id(), arm(3), 7, 2)
+    finished = await fleet.ask(request_id=asked, prefer_replica="bad")
+    assert finished.replica == "good"
+    assert rids(bad, good) == [asked, asked[:-2] + "12"]
+    assert finished.request_id == asked[:-2] + "12"
+
+
+@pytest.mark.parametrize("reply", [BUSY, Reply((Act.DROP,))], ids=["busy", "dropped"])
+async def test_the_number_of_attempts_is_bounded_and_every_id_is_distinct(fleet: Fleet, reply: Reply) -> None:
+    servers = [await fleet.server(f"r{index}", reply) for index in range(5)]
+    with pytest.raises(EngineUnavailable):
+        await fleet.ask()
+    seen = rids(*servers)
+    assert len(seen) == len(set(seen)) == 3
+    assert all(len(server.of(CHAT)) <= 1 for server in servers)
+    assert len({one[:-2] for one in seen}) == len({len(one) for one in seen}) == 1
+
+
+async def test_after_the_first_token_the_error_is_the_callers(fleet: Fleet) -> None:
+    broken = Reply((chunk({"content": "so"}), Act.DROP))
+    servers = [await fleet.server(name, broken) for name in ("a", "b")]
+    with pytest.raises(EngineUnavailable):
+        await fleet.ask()
+    assert len(rids(*servers)) == 1
+
+
+async def test_a_refusal_is_no_reason_to_try_elsewhere(fleet: Fleet) -> None:
+    servers = [await fleet.server(name, Reply((b"{}",), 400)) for name in ("a", "b")]
+    with pytest.raises(EngineRefused):
+        await fleet.ask()
+    assert len(rids(*servers)) == 1
+
+
+async def test_a_single_replica_that_stumbles_once_is_tried_again(fleet: Fleet) -> None:
+    server = await fleet.server("only", Reply((Act.DROP,)), answer())
+    assert (await fleet.ask()).replica == "only"
+    assert len(set(rids(server))) == 2
+
+
+async def test_a_breaker_opens_for_a_failing_replica_and_closes_when_it_recovers(fleet: Fleet) -> None:
+    bad = await fleet.server("bad", BUSY)
+    await fleet.server("good", answer())
+    for _ in range(3):
+        assert (await fleet.ask(prefer_replica="bad")).replica == "good"
+    assert await fleet.breaker("bad") is BreakerState.OPEN
+    assert (await fleet.ask(prefer_replica="bad")).replica == "good"
+    assert len(bad.of(CHAT)) == 3
+    bad.on(CHAT, answer())
+    async with asyncio.timeout(5):
+        while (await fleet.ask(prefer_replica="bad")).replica == "good":
+            await asyncio.sleep(0.05)
+    assert await fleet.breaker("bad") is BreakerState.CLOSED
+
+
+async def test_retry_after_keeps_everyone_away_for_that_long(fleet: Fleet) -> None:
+    body = {"Content-Type": "application/json", "Retry-After": "30"}
+    busy = await fleet.server("busy", Reply((b"{}",), 503, body))
+    await fleet.server("good", answer())
+    for _ in range(3):
+        await fleet.ask(prefer_replica="busy")
+    assert len(busy.of(CHAT)) == 1
+
+
+async def test_in_flight_limits_hold_and_the_wait_is_counted_as_queue_time(fleet: Fleet) -> None:
+    servers = [await fleet.server(f"r{index}", answer(), in_flight_max=2) for index in range(2)]
+    finished = await asyncio.gather(*(fleet.ask() for _ in range(24)))
+    assert max(server.open_peak for server in servers) <= 2
+    assert sum(len(server.of(CHAT)) for server in servers) == 24
+    assert max(one.timing.queue_s for one in finished) > min(one.timing.queue_s for one in finished)
+
+
+async def test_arms_that_start_together_are_spread_over_idle_replicas(fleet: Fleet) -> None:
+    stall = Reply((chunk({"content": "so"}), Act.STALL))
+    servers = [await fleet.server(f"r{index}", stall) for index in range(4)]
+    tasks = [asyncio.create_task(fleet.ask()) for _ in range(8)]
+    for server in servers:
+        await server.until(lambda server=server: server.open == 2)  # type: ignore[misc]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert sum(len(server.of(ABORT)) for server in servers) == 8
+
+
+async def test_a_cancelled_waiter_takes_no_place_and_holds_nobody_up(fleet: Fleet) -> None:
+    stall = Reply((chunk({"content": "so"}), Act.STALL))
+    server = await fleet.server("only", stall, answer(), in_flight_max=1)
+    async with aclosing(fleet.router.generate(request())) as first:
+        await anext(first)
+        waiters = [asyncio.create_task(fleet.ask()) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiters[0].cancel()
+        waiters[1].cancel()
+    results = await asyncio.gather(*waiters, return_exceptions=True)
+    assert [type(result) for result in results] == [asyncio.CancelledError, asyncio.CancelledError, Finished]
+    assert len(server.of(CHAT)) == 2
+
+
+async def test_waiting_for_room_ends_at_the_deadline(fleet: Fleet) -> None:
+    await fleet.server("only", Reply((chunk({"content": "so"}), Act.STALL)), in_flight_max=1)
+    async with aclosing(fleet.router.generate(request())) as first:
+        await anext(first)
+        with pytest.raises(EngineUnavailable, match="had room before the deadline"):
+            await fleet.ask(deadline_ms=clock.now_ms() + 150)
+
+
+@pytest.mark.parametrize("state", ["failed", "draining"])
+async def test_no_working_replica_is_said_after_a_bounded_wait(fleet: Fleet, state: str) -> None:
+    with pytest.raises(EngineUnavailable, match="No replica of profile simulated is there"):
+        await fleet.ask()
+    fleet.directory.put("r1", "http://127.0.0.1:9/v1", state=state)
+    with pytest.raises(EngineUnavailable, match=f"works: r1 {state}"):
+        await fleet.ask()
+
+
+async def test_many_who_wait_for_an_absent_replica_wait_together_and_not_in_turn(fleet: Fleet) -> None:
+    began_s = clock.monotonic_s()
+    results = await asyncio.gather(*(fleet.ask() for _ in range(20)), return_exceptions=True)
+    assert all(isinstance(result, EngineUnavailable) for result in results)
+    assert clock.monotonic_s() - began_s < 20 * QUICK.absence_s / 2
+
+
+async def test_a_replica_that_is_starting_is_waited_for(fleet: Fleet) -> None:
+    fleet.directory.put("r1", "http://127.0.0.1:9/v1", state="starting")
+    asking = asyncio.create_task(fleet.ask())
+    began_s = clock.monotonic_s()
+    while clock.monotonic_s() - began_s < 2 * QUICK.absence_s:
+        assert not asking.done()
+        await asyncio.sleep(0.05)
+    await fleet.server("r1", answer())
+    assert (await asking).replica == "r1"
+
+
+async def test_a_replica_that_came_back_elsewhere_starts_afresh(fleet: Fleet) -> None:
+    await fleet.server("r1", BUSY)
+    with pytest.raises(HeavyError):
+        await fleet.ask()
+    assert await fleet.breaker("r1") is BreakerState.OPEN
+    await fleet.server("r1", answer())
+    assert (await fleet.ask()).content == "Answer: 4"
+
+
+async def test_callers_whose_time_is_over_do_not_count_against_the_replica(fleet: Fleet) -> None:
+    await fleet.server("r1", Reply((Act.STALL,)))
+    for _ in range(4):
+        with pytest.raises(EngineTimeout):
+            await fleet.ask(deadline_ms=clock.now_ms() + 60)
+    assert await fleet.breaker("r1") is BreakerState.CLOSED
+
+
+async def test_tokens_are_counted_by_a_working_replica_else_estimated(fleet: Fleet) -> None:
+    estimate = await fleet.router.count_tokens(PROFILE, MESSAGES, ())
+    assert estimate > 0
+    server = await fleet.server("r1")
+    server.on("/v1/tokenize", Reply((b'{"tokens":[],"count":77}',)))
+    async with asyncio.timeout(5):
+        while await fleet.router.count_tokens(PROFILE, MESSAGES, ()) != 77:
+            await asyncio.sleep(0.05)
