@@ -19,7 +19,6 @@ import random
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final, Self
 
 import grpc
@@ -107,9 +106,8 @@ class RunStream(AsyncIterator[Record | Delta]):
         match message.WhichOneof("event"):
             case "record":
                 record = record_from_proto(message.record)
-                if record.number > self.last_record:
-                    self.last_record = record.number
-                    return (record,)
+                self.last_record = record.number
+                return (record,)
             case "deltas":
                 return deltas_from_proto(message.deltas)
         return ()
@@ -142,9 +140,7 @@ class HeavyClient:
         self._service = heavy_pb2_grpc.HeavyServiceStub(self._channel)  # type: ignore[no-untyped-call]
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:

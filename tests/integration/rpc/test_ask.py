@@ -14,7 +14,7 @@ from heavy.core.ids import RunId, arm, new_run_id
 from heavy.core.messages import Message, Role
 from heavy.core.records import Delta, LifecycleRecord, Record
 from heavy.core.runs import RunState
-from heavy.rpc.server import RpcServer
+from heavy.rpc.server import STOP_GRACE_S, RpcServer
 
 
 async def test_an_answer_comes_with_its_run(client: HeavyClient, coordinator: Any) -> None:
@@ -152,6 +152,16 @@ async def test_a_stream_resumes_after_its_last_record_when_the_server_is_back(
             await again.stop()
     assert coordinator.only.watches == [0, 2]
     assert len({request.request_id for request in coordinator.requests}) == 1
+
+
+async def test_a_server_that_stops_tells_its_watchers_at_once(server: RpcServer, coordinator: Any) -> None:
+    async with HeavyClient(server.address, patience_s=0) as client, client.ask("Hello") as stream:
+        await anext(stream)
+        stopping = asyncio.create_task(server.stop())
+        with pytest.raises(ServerUnavailable, match="going down"):
+            await asyncio.wait_for(anext(stream), STOP_GRACE_S / 2)
+        await stopping
+    assert coordinator.only.attached == 0
 
 
 async def test_patience_ends_when_the_server_stays_away(server: RpcServer, coordinator: Any) -> None:
