@@ -108,9 +108,11 @@ class Sandbox:
             return Execution(Ending.BROKEN, "", f"All sandboxes were busy for {timeout_s:g} s.")
         try:
             child = _Child(self.limits)
-            await child.start(self._jail)
             try:
+                await child.start(self._jail)
                 return await child.run(source, max(0.0, deadline_s - monotonic_s()))
+            except OSError as error:  # no process, no descriptor, no bwrap: not the code's doing
+                return Execution(Ending.BROKEN, "", f"The sandbox could not be started: {error}")
             finally:
                 await child.end()
         finally:
@@ -127,6 +129,7 @@ class _Child:
         self._go_fd = -1
         self._process: asyncio.subprocess.Process
         self._outputs: tuple[_Output, _Output]
+        self._started = False
         self._complete = False
         self._flooded = False
 
@@ -147,6 +150,7 @@ class _Child:
             )
         assert self._process.stdout is not None
         assert self._process.stderr is not None
+        self._started = True
         bytes_max = self._limits.output_bytes
         self._outputs = _Output(self._process.stdout, bytes_max), _Output(self._process.stderr, bytes_max)
 
@@ -216,6 +220,9 @@ class _Child:
 
     async def end(self) -> None:
         """Kill what is left and wait until the last process inside has let go of its pipes."""
+        if not self._started:
+            self._ours.close()
+            return
         try:
             self._kill()
             if self._process.stdin is not None:

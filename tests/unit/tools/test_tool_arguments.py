@@ -12,12 +12,12 @@ from heavy.testing.tools import tool_spec
 from heavy.tools import arguments, cache_key
 from heavy.tools.text import clip, encodable, fence
 
-QUICK = settings(deadline=None, max_examples=60)
+QUICK = settings(deadline=None, max_examples=25)
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 )
 VALUES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12
+    SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=6
 )
 OBJECTS = st.dictionaries(st.text(), VALUES)
 ANY_OBJECT = arguments.Schema("any", {"type": "object"})
