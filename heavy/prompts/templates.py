@@ -46,6 +46,8 @@ def render(profile: Profile, which: Which, **values: Any) -> str:
         raise _fault(profile, which, name, f"line {error.lineno}: {error.message}") from error
     except TemplateError as error:
         raise _fault(profile, which, name, error.message or type(error).__name__) from error
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise _fault(profile, which, name, f"{type(error).__name__}: {error}") from error
 
 
 def _fault(profile: Profile, which: Which, name: str, problem: str) -> ConfigError:

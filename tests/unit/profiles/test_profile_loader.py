@@ -1,0 +1,150 @@
+"""Profiles from TOML: what is built in, what is one's own, and what a wrong one is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heavy.core.errors import ConfigError, NotFound
+from heavy.profiles.loader import line_of, load_profiles, read_profile
+
+GOOD = """# A comment.
+name = "mine"
+title = "Mine"
+engine = "simulated"
+model = "m"
+context_tokens = 4096
+
+[serve]
+args = [
+    "--seed", "1",
+]
+in_flight_max = 8
+
+[sampling.arm]
+temperature = 0.7
+"""
+
+
+def written(directory: Path, text: str, name: str = "mine.toml") -> Path:
+    file = directory / name
+    file.write_text(text)
+    return file
+
+
+def fault(directory: Path, text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read_profile(written(directory, text))
+    return str(caught.value)
+
+
+def test_the_built_in_profiles_are_whole() -> None:
+    book = load_profiles()
+    assert set(book) >= {"kimi-k2-thinking", "remote-openai", "simulated"}
+    k2 = book.get("kimi-k2-thinking")
+    assert (k2.context_tokens, k2.limits.steps_max, k2.limits.output_tokens_per_step_max) == (
+        262144,
+        120,
+        48000,
+    )
+    assert "kimi_k2" in k2.serve.args
+    assert k2.prices.usd_per_gpu_hour > 0
+    assert [name for name in book if book.get(name).simulated] == ["simulated"]
+
+
+def test_a_profile_of_ones_own_knows_its_directory_and_replaces_the_built_in_one(tmp_path: Path) -> None:
+    written(tmp_path, GOOD.replace('"mine"', '"simulated"'))
+    book = load_profiles([tmp_path])
+    assert book.get("simulated").title == "Mine"
+    assert book.get("simulated").directory == str(tmp_path)
+    assert len(book) == len(load_profiles())
+
+
+def test_an_unknown_profile_is_named_with_the_one_that_was_meant() -> None:
+    with pytest.raises(NotFound, match="Did you mean 'kimi-k2-thinking'"):
+        load_profiles().get("kimi-k2-thinkin")
+    with pytest.raises(NotFound, match="Known: kimi-k2-thinking"):
+        load_profiles().get("zzz")
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "says"),
+    [
+        (
+            ('title = "Mine"', 'titel = "Mine"'),
+            3,
+            "titel: is not a field of a profile. Did you mean 'title'?",
+        ),
+        (
+            ("in_flight_max", "inflight_max"),
+            12,
+            "serve.inflight_max: is not a field of a profile. Did you mean",
+        ),
+        (
+            ("temperature = 0.7", "temperature = 7"),
+            15,
+            "sampling.arm.temperature: is 7; input should be less",
+        ),
+        (("temperature = 0.7", "zzz = 7"), 15, "Known here: temperature, top_p."),
+        (('"--seed", "1"', "1"), 9, "serve.args.0: is 1; input should be a valid string"),
+        (('"simulated"', '"vllm"'), 4, "engine: is 'vllm'; input should be 'sglang'"),
+        (('name = "mine"', 'name = "Not Good"'), 2, "name: is 'Not Good'"),
+        (('engine = "simulated"', 'engine = "remote"'), 4, "add a [remote] section"),
+        (('engine = "simulated"', 'engine = "sglang"'), 8, "serve.model_path: is missing"),
+        (('title = "Mine"\n', ""), 1, 'title: is missing; add title = "..."'),
+        (
+            ("[sampling.arm]", '[prompts]\nsystem = "./no.jinja"\n[sampling.arm]'),
+            15,
+            "not there beside the prof",
+        ),
+        (
+            ("[sampling.arm]", '[prompts]\nsystem = "no.jinja"\n[sampling.arm]'),
+            15,
+            "not there among the built-in",
+        ),
+        (("[sampling.arm]", '[remote]\nbase_url = "x"\n[sampling.arm]'), 14, "remove it"),
+        (("# A comment.", 'directory = "/tmp"'), 1, "is set by the loader"),
+    ],
+)
+def test_a_wrong_profile_is_told_file_line_field_and_mend(
+    tmp_path: Path, change: tuple[str, str], line: int, says: str
+) -> None:
+    said = fault(tmp_path, GOOD.replace(*change))
+    assert f"mine.toml:{line}: " in said
+    assert says in said
+
+
+def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path) -> None:
+    said = fault(tmp_path, GOOD.replace("4096", "-1").replace("0.7", '"hot"'))
+    assert len(said.splitlines()) == 2
+
+
+def test_what_is_not_toml_is_told_with_its_place(tmp_path: Path) -> None:
+    assert "at line 2" in fault(tmp_path, 'name = "x"\nb = = 1\n')
+
+
+def test_two_profiles_of_ones_own_with_one_name_are_an_error(tmp_path: Path) -> None:
+    written(tmp_path, GOOD, "a.toml")
+    written(tmp_path, GOOD, "b.toml")
+    with pytest.raises(ConfigError, match="rename one of them"):
+        load_profiles([tmp_path])
+
+
+def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no directory"):
+        load_profiles([tmp_path / "nowhere"])
+
+
+def test_a_template_outside_the_profiles_directory_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "inside").mkdir()
+    written(tmp_path, "secret", "secret.jinja")
+    said = fault(tmp_path / "inside", GOOD + '[prompts]\nsystem = "./../secret.jinja"\n')
+    assert "not there beside the profile" in said
+
+
+@given(st.text(max_size=200), st.lists(st.text(max_size=5), max_size=4))
+def test_finding_a_line_never_fails(text: str, path: list[str]) -> None:
+    assert 1 <= line_of(text, tuple(path)) <= max(1, len(text.splitlines()))
