@@ -42,7 +42,8 @@ def split(
 
 
 def k2_call(number: int, name: str, arguments: str) -> str:
-    return f"<|tool_call_begin|>functions.{name}:{number}<|tool_call_argument_begin|>{arguments}<|tool_call_end|>"
+    head = f"<|tool_call_begin|>functions.{name}:{number}"
+    return f"{head}<|tool_call_argument_begin|>{arguments}<|tool_call_end|>"
 
 
 def test_k2_text_becomes_reasoning_content_and_numbered_calls() -> None:
@@ -117,18 +118,9 @@ def test_an_id_that_never_ends_does_not_wait_for_ever() -> None:
     assert len(splitter.feed(endless)) >= 1
 
 
-PARTS = st.sampled_from(
-    [
-        *K2.markers,
-        *HERMES.markers,
-        "functions.python:0",
-        '{"name": "f", "arguments": {"a": 1}}',
-        "\n",
-        "\n\n",
-        "<",
-    ]
-    + ["<|", "</", "text", "é", " ", "x" * 600]
-)
+CALL = '{"name": "f", "arguments": {"a": 1}}'
+TEXTS = ("functions.python:0", CALL, "\n", "\n\n", "<", "<|", "</", "text", "é", " ", "x" * 600)
+PARTS = st.sampled_from([*K2.markers, *HERMES.markers, *TEXTS])
 
 
 @settings(max_examples=150, deadline=None)
@@ -159,12 +151,8 @@ def test_what_is_written_in_the_format_is_read_back(arguments: dict[str, str], s
     payload = json.dumps(arguments)
     if any(marker in payload + said for marker in K2.markers):
         return
-    content, reasoning, calls = split(
-        K2,
-        [
-            f"<think>{said}</think><|tool_calls_section_begin|>{k2_call(0, 'f', payload)}<|tool_calls_section_end|>"
-        ],
-    )
+    section = f"<|tool_calls_section_begin|>{k2_call(0, 'f', payload)}<|tool_calls_section_end|>"
+    content, reasoning, calls = split(K2, [f"<think>{said}</think>{section}"])
     assert (content, reasoning) == ("", said)
     assert calls == [("functions.f:0", "f", payload)]
 

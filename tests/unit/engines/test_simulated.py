@@ -1,0 +1,228 @@
+"""The simulated engine in one process: seeds, scripts, mistakes, cache, timing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from typing import Any
+
+import aiohttp
+import pytest
+
+from workers.engines.api.generation import Event, Finished, TextDelta, ToolCallDelta
+from workers.engines.api.request import parse_chat
+from workers.engines.api.server import serving
+from workers.engines.simulated.engine import SimulatedEngine
+from workers.engines.simulated.mistakes import Mistake, parse_rates
+from workers.engines.simulated.profile import PROFILES
+from workers.engines.simulated.script import parse_script
+from workers.engines.simulated.wheel import Wheel
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "python",
+        "parameters": {"type": "object", "properties": {"code": {"type": "string"}}, "required": ["code"]},
+    },
+}
+QUESTION: dict[str, Any] = {"messages": [{"role": "user", "content": "What is 2+2?"}]}
+
+
+def engine(**given: Any) -> SimulatedEngine:
+    return SimulatedEngine(PROFILES["instant"], **given)
+
+
+async def run(simulated: SimulatedEngine, body: dict[str, Any]) -> list[Event]:
+    generation = await simulated.submit(parse_chat(body, "r"))
+    events: list[Event] = []
+    while not (events and isinstance(events[-1], Finished)):
+        async with asyncio.timeout(5):
+            events += await generation.events()
+    return events
+
+
+def text(events: list[Event]) -> str:
+    return "".join(event.content for event in events if isinstance(event, TextDelta))
+
+
+def calls(events: list[Event]) -> list[ToolCallDelta]:
+    return [event for event in events if isinstance(event, ToolCallDelta)]
+
+
+async def walk(simulated: SimulatedEngine, seed: int, steps_max: int = 40) -> tuple[int, str]:
+    """A whole trajectory: tool calls answered until it answers. Steps and the answer."""
+    messages = list(QUESTION["messages"])
+    for step in range(steps_max):
+        events = await run(simulated, {"messages": messages, "tools": [TOOL], "seed": seed})
+        parts = calls(events)
+        if not parts:
+            return step, text(events)
+        arguments = "".join(part.arguments for part in parts)
+        call = {"id": parts[0].id, "function": {"name": parts[0].name, "arguments": arguments}}
+        messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
+        messages.append({"role": "tool", "content": "4", "tool_call_id": parts[0].id})
+    raise AssertionError("it never answered")
+
+
+async def test_everything_a_person_may_read_is_marked_as_simulated() -> None:
+    events = await run(engine(), QUESTION)
+    assert text(events).startswith("[simulated]")
+    thought = "".join(event.reasoning for event in events if isinstance(event, TextDelta))
+    assert thought.startswith("[simulated]")
+    called = await run(engine(), {**QUESTION, "tools": [TOOL], "tool_choice": "required"})
+    assert "[simulated]" in "".join(part.arguments for part in calls(called))
+
+
+async def test_a_trajectory_calls_the_first_tool_some_times_and_then_answers() -> None:
+    steps, answer = await walk(engine(seed=1), seed=5)
+    assert 1 <= steps <= 3
+    assert "Answer: " in answer
+    assert (steps, answer) == await walk(engine(seed=1), seed=5)
+
+
+async def test_answers_agree_at_about_the_configured_rate() -> None:
+    profile = PROFILES["instant"].with_overrides({"agreement": 0.7, "steps_min": 0, "steps_max": 0})
+    simulated = SimulatedEngine(profile)
+    answers = Counter([(await walk(simulated, seed))[1].rsplit(" ", 1)[1] for seed in range(200)])
+    assert 0.6 < answers.most_common(1)[0][1] / 200 < 0.8
+    assert len(answers) == 4
+
+
+async def test_a_conversation_that_holds_answers_gets_the_most_frequent_one() -> None:
+    content = "A: Answer: 7\nB: Answer: 9\nC: Answer: 7"
+    events = await run(engine(), {"messages": [{"role": "user", "content": content}]})
+    assert text(events).endswith("Answer: 7")
+
+
+async def test_a_script_says_what_each_step_does() -> None:
+    script = parse_script(
+        json.dumps(
+            {
+                "steps": [
+                    {"tool": "python", "arguments": {"code": "print({step})"}, "repeat": 20},
+                    {"answer": "Answer: 42"},
+                ]
+            }
+        )
+    )
+    steps, answer = await walk(engine(script=script), seed=1)
+    assert (steps, answer) == (20, "[simulated] Answer: 42")
+
+
+@pytest.mark.parametrize(
+    ("script", "complaint"),
+    [("{}", "steps"), ('{"steps": [{}]}', "either calls tools or answers"), ('{"steps": [{"x": 1}]}', "x")],
+)
+def test_a_wrong_script_says_what_is_wrong(script: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        parse_script(script)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [Mistake.MALFORMED_TOOL_CALL, Mistake.WRONG_SCHEMA, Mistake.UNKNOWN_TOOL, Mistake.MARKERS_IN_REASONING],
+)
+async def test_the_models_mistakes_look_like_a_models(mistake: Mistake) -> None:
+    events = await run(
+        engine(mistakes={mistake: 1.0}), {**QUESTION, "tools": [TOOL], "tool_choice": "required"}
+    )
+    parts = calls(events)
+    arguments = "".join(part.arguments for part in parts)
+    match mistake:
+        case Mistake.MALFORMED_TOOL_CALL:
+            with pytest.raises(ValueError):
+                json.loads(arguments)
+        case Mistake.WRONG_SCHEMA:
+            assert "code" not in json.loads(arguments)
+        case Mistake.UNKNOWN_TOOL:
+            assert parts[0].name not in ("", "python")
+        case _:
+            assert not parts
+            thought = "".join(event.reasoning for event in events if isinstance(event, TextDelta))
+            assert "<|tool_call_begin|>functions.python:0" in thought.replace(" ", "")
+
+
+async def test_a_hang_says_nothing_more_until_it_is_aborted() -> None:
+    simulated = engine(mistakes={Mistake.HANG: 1.0})
+    generation = await simulated.submit(parse_chat(QUESTION, "r"))
+    events = list(await generation.events())
+    assert not isinstance(events[-1], Finished)
+    assert simulated.load().running == 1
+    generation.abort()
+    last = (await generation.events())[-1]
+    assert isinstance(last, Finished)
+    assert last.reason == "abort"
+    assert simulated.load().running == 0
+
+
+@pytest.mark.parametrize("mistake", [Mistake.DISCONNECT, Mistake.TRUNCATED_SSE])
+async def test_the_servers_mistakes_break_the_stream_in_the_middle(mistake: Mistake) -> None:
+    async with serving(engine(mistakes={mistake: 1.0})) as url, aiohttp.ClientSession() as session:
+        body = {**QUESTION, "stream": True}
+        received, broke = b"", False
+        async with session.post(url + "/v1/chat/completions", json=body) as response:
+            try:
+                async for data in response.content.iter_any():
+                    received += data
+            except aiohttp.ClientError:
+                broke = True
+        assert broke
+        assert b"[DONE]" not in received
+        assert received.endswith(b"\n\n") is (mistake is Mistake.DISCONNECT)
+
+
+async def test_a_retry_after_an_error_draws_anew() -> None:
+    async with serving(engine(mistakes={Mistake.ERROR_500: 0.5})) as url, aiohttp.ClientSession() as session:
+        statuses = []
+        for _ in range(12):
+            async with session.post(url + "/v1/chat/completions", json=QUESTION) as response:
+                statuses.append(response.status)
+    assert set(statuses) == {200, 500}
+
+
+def test_rates_of_mistakes_are_checked() -> None:
+    assert parse_rates(["hang=0.25"]) == {Mistake.HANG: 0.25}
+    for wrong in ("hang", "hang=2", "typo=0.1"):
+        with pytest.raises(ValueError):
+            parse_rates([wrong])
+    with pytest.raises(ValueError, match="together exceed 1"):
+        parse_rates(["hang=0.6", "disconnect=0.6"])
+
+
+async def test_a_growing_conversation_pays_for_its_new_part_only() -> None:
+    simulated = engine()
+    first = (await run(simulated, QUESTION))[-1]
+    longer = [
+        *QUESTION["messages"],
+        {"role": "assistant", "content": "4"},
+        {"role": "user", "content": "and 3+3?"},
+    ]
+    second = (await run(simulated, {"messages": longer}))[-1]
+    assert isinstance(first, Finished)
+    assert isinstance(second, Finished)
+    assert (first.usage.cached, second.usage.cached) == (0, first.usage.prompt)
+
+
+async def test_time_passes_as_the_profile_says_divided_by_the_scale() -> None:
+    profile = PROFILES["k2-8xh200"].with_overrides({"time_scale": 10.0, "jitter": 0.0})
+    simulated = SimulatedEngine(profile)
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    last = (await run(simulated, QUESTION))[-1]
+    assert isinstance(last, Finished)
+    expected_s = (0.2 + 0.009 * last.usage.completion) / 10
+    assert expected_s * 0.9 < loop.time() - start < expected_s + 0.5
+
+
+async def test_the_wheel_calls_in_order_and_not_too_early() -> None:
+    wheel, loop = Wheel(), asyncio.get_running_loop()
+    called: list[tuple[int, float]] = []
+    done = asyncio.Event()
+    start = loop.time()
+    for delay in (30, 10, 20):
+        wheel.at(start + delay / 1_000, lambda delay=delay: called.append((delay, loop.time() - start)))
+    wheel.at(start + 0.04, done.set)
+    await asyncio.wait_for(done.wait(), 5)
+    assert [delay for delay, _ in called] == [10, 20, 30]
+    assert all(after >= delay / 1_000 - 1e-3 for delay, after in called)
