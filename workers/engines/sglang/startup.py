@@ -70,7 +70,7 @@ FAILURES: tuple[tuple[re.Pattern[str], Cause, str], ...] = (
         "The model is not where model_path says.",
     ),
     (
-        re.compile(r"Error: .*does not appear to have a file named|no safetensors weights found", re.I),
+        re.compile(r"Error: .*does not appear to have a file named|Cannot find any model weights", re.I),
         "model_missing",
         "The model's directory is incomplete.",
     ),
