@@ -11,6 +11,7 @@ from pathlib import Path
 
 from heavy.core.errors import ConfigError
 from heavy.profiles.schema import Profile
+from workers.engines.sglang.launch import SglangServer, launch
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,30 @@ def _own_server(module: str, *, needs_model: bool) -> Callable[[Profile, str, in
     return build
 
 
+def _sglang(profile: Profile, host: str, port: int) -> EngineCommand:
+    """SGLang on the GPUs that the profile asks for, or its CPU variant where it asks for none."""
+    parser = "kimi_k2" if profile.tool_call_dialect == "kimi_k2" else ""
+    server = SglangServer(
+        model_path=model_path(profile),
+        served_model_name=profile.model,
+        host=host,
+        port=port,
+        device="cuda" if profile.serve.gpus else "cpu",
+        tp=max(1, profile.serve.gpus),
+        context_tokens=profile.context_tokens,
+        tool_call_parser=parser,
+        reasoning_parser=parser,
+        args=profile.serve.args,
+        env=profile.serve.env,
+        engine_python=profile.serve.engine_python,
+    )
+    started = launch(server)
+    return EngineCommand(started.argv, started.env, started.base_url)
+
+
 _ENGINES: dict[str, Callable[[Profile, str, int], EngineCommand]] = {
     "openvino": _own_server("workers.engines.openvino", needs_model=True),
+    "sglang": _sglang,
     "simulated": _own_server("workers.engines.simulated", needs_model=False),
 }
 

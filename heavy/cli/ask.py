@@ -11,7 +11,7 @@ import click
 from heavy.cli import draw, exits
 from heavy.cli.options import policy_flags, policy_of
 from heavy.cli.watching import Watch
-from heavy.client import HeavyClient
+from heavy.client import PATIENCE_S, HeavyClient
 from heavy.core.codec import dump
 from heavy.core.draft import PolicyDraft
 
@@ -31,10 +31,24 @@ QUESTION_BYTES_MAX = 1 << 20
     "--token", envvar="HEAVY_TOKEN", help="Bearer token, where the server wants one ($HEAVY_TOKEN)."
 )
 @click.option("--request-id", help="Your own id: asking again with it attaches to the same run.")
+@click.option(
+    "--patience",
+    type=float,
+    default=PATIENCE_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a server that cannot be reached is tried again.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the ended run as one JSON object, nothing else.")
 @policy_flags
 def ask(
-    question: str | None, server: str, token: str | None, request_id: str | None, as_json: bool, **values: Any
+    question: str | None,
+    server: str,
+    token: str | None,
+    request_id: str | None,
+    patience: float,
+    as_json: bool,
+    **values: Any,
 ) -> None:
     """Ask QUESTION (or standard input) and watch the arms, the aggregation and the answer.
 
@@ -44,14 +58,13 @@ def ask(
     text = question if question is not None else _read_question()
     if not text.strip():
         raise click.UsageError("the question is empty; give it as an argument or on standard input")
-    sys.exit(asyncio.run(_ask(text, server, token, request_id, as_json, policy_of(values))))
+    policy = policy_of(values)
 
+    async def run() -> int:
+        async with HeavyClient(server, token, patience_s=patience) as client:
+            return await ask_and_show(client, text, policy, request_id=request_id, as_json=as_json)
 
-async def _ask(
-    text: str, server: str, token: str | None, request_id: str | None, as_json: bool, policy: PolicyDraft
-) -> int:
-    async with HeavyClient(server, token) as client:
-        return await ask_and_show(client, text, policy, request_id=request_id, as_json=as_json)
+    sys.exit(asyncio.run(run()))
 
 
 async def ask_and_show(

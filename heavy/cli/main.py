@@ -54,3 +54,7 @@ def main() -> None:
         sys.exit(exits.of_error(error))
     except KeyboardInterrupt:
         sys.exit(exits.INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

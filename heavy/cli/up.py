@@ -54,12 +54,18 @@ def up(
 
 async def _up(plan: LocalPlan, settings: Settings) -> int:
     async with running(plan, settings, status_line()) as cluster:
-        at = f"{cluster.settings.host}:{cluster.settings.port}"
-        click.echo(
-            f'\nReady. Ask with:  heavy ask --server {at} "What is 17 * 23?"\nCtrl-C stops everything.'
-        )
+        click.echo(ready_text(cluster.settings))
         await cluster.watch()
     return exits.ANSWERED
+
+
+def ready_text(settings: Settings) -> str:
+    """What to do now that it serves."""
+    at = f"{settings.host}:{settings.port}"
+    return (
+        f'\nReady. Ask with:  heavy ask --server {at} "What is 17 * 23?"\n'
+        f"Metrics and health: http://{settings.host}:{settings.http_port}\nCtrl-C stops everything."
+    )
 
 
 def local_settings(profile_dirs: tuple[str, ...], *, port: int | None, http_port: int | None) -> Settings:
