@@ -40,11 +40,12 @@ _OVERFLOW: Final = re.compile(
     re.IGNORECASE,
 )
 _ALLOWED: Final = re.compile(
-    r"(?:context length|context window|allowed length|token limit|maximum)[^0-9]{0,30}?(\d{2,9})",
+    r"(?:context length|context window|context holds|allowed length|token limit|maximum)"
+    r"[^0-9]{0,30}?(\d{2,9})",
     re.IGNORECASE,
 )
 _USED: Final = re.compile(
-    r"(?:total of|requested:?|your request has|input \(|input length \(?|resulted in|messages have)"
+    r"(?:total of|requested:?|prompt has|your request has|input \(|input length \(?|resulted in)"
     r"\s*(\d{1,9})",
     re.IGNORECASE,
 )

@@ -138,6 +138,18 @@ async def test_after_the_first_token_the_error_is_the_callers(fleet: Fleet) -> N
     assert len(rids(*servers)) == 1
 
 
+async def test_a_dead_process_that_is_still_announced_is_left_at_once(fleet: Fleet) -> None:
+    dead = await fleet.server("dead", answer())
+    await dead.__aexit__()
+    good = await fleet.server("good", answer())
+    began_s = clock.monotonic_s()
+    for _ in range(5):
+        assert (await fleet.ask(prefer_replica="dead")).replica == "good"
+    assert clock.monotonic_s() - began_s < 2.0
+    assert len(good.of(CHAT)) == 5
+    assert await fleet.breaker("dead") is BreakerState.OPEN
+
+
 async def test_a_refusal_is_no_reason_to_try_elsewhere(fleet: Fleet) -> None:
     servers = [await fleet.server(name, Reply((b"{}",), 400)) for name in ("a", "b")]
     with pytest.raises(EngineRefused):

@@ -52,6 +52,7 @@ def test_every_status_has_its_error_and_names_the_replica(status: int, kind: typ
         ("Invalid request: Your request exceeded model token limit: 8192 (requested: 9000)", 9000, 8192),
         ("Input length (70000 tokens) exceeds the maximum allowed length (65536 tokens).", 70000, 65536),
         ("prompt is too long", 0, 0),
+        ("The prompt has 9000 tokens and max_tokens is 5; the maximum context length is 300.", 9000, 300),
     ],
 )
 def test_context_overflows_are_recognised_with_their_figures(message: str, used: int, allowed: int) -> None:
