@@ -37,6 +37,7 @@ class CachedTool:
     def __init__(self, inner: Tool, cache: ToolCache) -> None:
         self._inner = inner
         self._cache = cache
+        self._digest = cache_key.tool_digest(inner.spec)
 
     @property
     def spec(self) -> ToolSpec:
@@ -51,12 +52,12 @@ class CachedTool:
         if not self.spec.cacheable:
             return await self._inner.call(arguments, context)
         text = cache_key.canonical(arguments)
-        given = json.loads(text)
 
         async def execute(left_s: float) -> ToolOutput:
+            given = json.loads(text)
             return await self._inner.call(given, replace(context, timeout_s=left_s))
 
-        key = self._cache.key(context.tenant, self.spec, text)
+        key = self._cache.key(context.tenant, self._digest, text)
         return await self._cache.fetch(key, execute, context.timeout_s)
 
 
@@ -88,9 +89,9 @@ class ToolCache:
             )
         return cls(CacheServer(url, limits or CacheLimits()), secret)
 
-    def key(self, scope: str, spec: ToolSpec, arguments: str) -> str:
-        """The key of a call with canonical arguments, within `scope`."""
-        return cache_key.key(self._secret, scope, spec, arguments)
+    def key(self, scope: str, tool: str, arguments: str) -> str:
+        """The key of a call of `tool` (its digest) with canonical arguments, within `scope`."""
+        return cache_key.key(self._secret, scope, tool, arguments)
 
     async def fetch(self, key: str, execute: Execute, timeout_s: float) -> ToolOutput:
         """The result under `key`: stored, from a flight, or executed. Raises only what `execute` does."""

@@ -19,17 +19,27 @@ LAYOUT: Final = 1
 _EXACT_MAX: Final = 1 << 53
 """Up to here every float that has no fraction is exactly one integer (IEEE 754 binary64)."""
 
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
 
 def canonical(arguments: Mapping[str, Any]) -> str:
     """One JSON text for all spellings of the same arguments. `json.loads` gives the arguments back."""
-    return json.dumps(_plain(arguments), sort_keys=True, separators=(",", ":"))
+    return _ENCODER.encode(_plain(arguments))
 
 
-def key(secret: bytes, scope: str, spec: ToolSpec, arguments: str) -> str:
-    """The cache key (hex) of a call with `canonical` arguments; without `secret` it tells nothing."""
-    parameters = hashlib.sha256(canonical(spec.parameters).encode()).hexdigest()
-    parts = [LAYOUT, scope, spec.name, spec.version, parameters, arguments]
-    return hmac.new(secret, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
+def tool_digest(spec: ToolSpec) -> str:
+    """What of a tool a result depends on: layout of the cache, name, version, schema."""
+    parts = [LAYOUT, spec.name, spec.version, canonical(spec.parameters)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def key(secret: bytes, scope: str, tool: str, arguments: str) -> str:
+    """The cache key (hex) of a call of `tool` (its digest) with `canonical` arguments.
+
+    Without `secret` it tells nothing.
+    """
+    text = f"{len(scope)}:{scope}{tool}{arguments}"  # the digest has a fixed width: nothing runs together
+    return hmac.digest(secret, text.encode("utf-8", "surrogatepass"), "sha256").hex()
 
 
 def _plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ import redis.asyncio
 from heavy.core.ids import RunId, arm
 from heavy.core.tools import CacheState, ToolContext, ToolOutput
 from heavy.testing.tools import FailingTool, ScriptedTool, SlowTool, tool_spec
+from heavy.tools import cache_key
 from heavy.tools.cache import CachedTool, ToolCache
 from heavy.tools.cache_server import PREFIX, CacheLimits
 
@@ -270,7 +271,7 @@ async def test_a_stored_value_that_cannot_be_read_is_a_miss(
     data = zlib.compress(b'["' + b"0" * 50_000_000 + b'"]') if rubbish == "bomb" else rubbish
     client: Any = redis.asyncio.Redis.from_url(valkey.url, protocol=2)
     try:
-        key = cache.key("tenant", SPEC, "{}")
+        key = cache.key("tenant", cache_key.tool_digest(SPEC), "{}")
         await client.set(PREFIX + key, data)
         output = await CachedTool(ScriptedTool(SPEC, ["fresh"]), cache).call({}, context())
         assert output.content == "fresh"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -64,8 +65,9 @@ def test_canonical_arguments_mean_the_same_and_are_stable(values: dict[str, Any]
 @QUICK
 @given(OBJECTS, OBJECTS)
 def test_different_arguments_have_different_keys(one: dict[str, Any], other: dict[str, Any]) -> None:
-    keys = [cache_key.key(b"secret", "tenant", SPEC, cache_key.canonical(values)) for values in (one, other)]
-    assert (keys[0] == keys[1]) == (cache_key.canonical(one) == cache_key.canonical(other))
+    texts = [cache_key.canonical(values) for values in (one, other)]
+    keys = [cache_key.key(b"secret", "tenant", "tool", text) for text in texts]
+    assert (keys[0] == keys[1]) == (texts[0] == texts[1])
 
 
 def test_numbers_are_compared_by_value_and_texts_by_code_points() -> None:
@@ -88,9 +90,13 @@ def test_a_key_depends_on_secret_tenant_tool_version_and_schema() -> None:
         (b"other", "tenant", SPEC, "{}"),
         (b"secret", "other", SPEC, "{}"),
         (b"secret", "tenant", tool_spec("other"), "{}"),
+        (b"secret", "tenant", replace(SPEC, version="2"), "{}"),
         (b"secret", "tenant", tool_spec("any", parameters={"type": "object", "required": ["x"]}), "{}"),
     ]
-    keys = {cache_key.key(*parts) for parts in [base, *others]}
+    keys = {
+        cache_key.key(secret, tenant, cache_key.tool_digest(spec), arguments)
+        for secret, tenant, spec, arguments in [base, *others]
+    }
     assert len(keys) == 1 + len(others)
 
 
