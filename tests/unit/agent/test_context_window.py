@@ -160,3 +160,13 @@ def test_hiding_only_ever_shortens_tool_outputs_and_twice_is_once(
     assert hide_tool_outputs(after, keep_last=keep_last) == after
     for old, new in zip(before, after, strict=True):
         assert new is old or (old.role is Role.TOOL and len(new.content) < len(old.content))
+
+
+async def test_what_was_counted_before_hiding_does_not_count_after_it() -> None:
+    context = window(3_000, Tokenizer(down=True))
+    messages = (QUESTION, *turn(0, "a" * 8_000), *turn(1, "b"))
+    context.learn(len(messages), 2_900)
+
+    fit = await context.fit(messages, room_tokens=500, wish_tokens=500)
+
+    assert (fit.hidden, fit.room_tokens >= 500) == (1, True)

@@ -256,3 +256,16 @@ async def test_a_tool_never_gets_more_time_than_is_left(bench: Any, asks: Asks) 
     await bench.step()
 
     assert 0 < bench.probe.contexts[0].timeout_s <= 30.0
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_cancel_between_the_last_token_and_the_record_loses_neither(bench: Any, turns: int) -> None:
+    bench.plays(Scripted(content="42", pieces=1))
+    running = asyncio.create_task(bench.step())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait({running})
+
+    kept = [*bench.journal.generations, *bench.journal.partials]
+    assert [record.message.content for record in kept] == ["42"] * bool(bench.journal.deltas)
