@@ -129,8 +129,14 @@ class _Check:
     def number(
         self, path: str, given: Number | None, default: Number, low: Number, high: Number, unit: str = ""
     ) -> Number:
-        """`given` where it is a number from `low` to `high`, else the default and a violation."""
+        """`given` where it is a number from `low` to `high`, else the default and a violation.
+
+        Where `low` is a whole number, only whole numbers will do.
+        """
         if given is None:
+            return default
+        if isinstance(low, int) and not isinstance(given, int):
+            self.fail(path, f"is {given}; it must be a whole number from {low} to {high}")
             return default
         if low <= given <= high:  # not a number is never in between
             return given
@@ -204,10 +210,10 @@ def _default_profile(
 
 def _quorum(draft: PolicyDraft, width: int, check: _Check) -> int:
     default = max(1, math.ceil(width * QUORUM_SHARE))
-    if draft.quorum is not None and not 1 <= draft.quorum <= width:
-        check.fail("policy.quorum", f"is {draft.quorum}; it must be from 1 to the width, which is {width}")
-        return default
-    return default if draft.quorum is None else draft.quorum
+    quorum = check.number("policy.quorum", draft.quorum, default, 1, ARMS_MAX)
+    if draft.quorum is not None and quorum > width:
+        check.fail("policy.quorum", f"is {quorum}; it must be from 1 to the width, which is {width}")
+    return quorum
 
 
 def _deadline_s(draft: PolicyDraft, settings: Settings, check: _Check) -> float:

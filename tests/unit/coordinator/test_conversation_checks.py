@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heavy.coordinator.conversation import (
@@ -82,6 +82,7 @@ def test_request_ids_that_are_long_or_cannot_be_printed_are_not(given_id: str) -
         max_size=6,
     )
 )
+@settings(deadline=None)
 def test_every_conversation_is_judged_without_failing(messages: list[Message]) -> None:
     for item in check_conversation(messages):
         assert item.field.startswith("messages")

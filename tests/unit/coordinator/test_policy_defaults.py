@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heavy.config import Settings
@@ -35,14 +35,14 @@ PROFILES = {
 }
 
 
-def defaults(**settings: Any) -> PolicyDefaults:
-    settings.setdefault("profile", "tiny")
-    return PolicyDefaults(PROFILES, ("tiny", "big"), Settings(**settings), ("python", "search"))
+def defaults(**values: Any) -> PolicyDefaults:
+    values.setdefault("profile", "tiny")
+    return PolicyDefaults(PROFILES, ("tiny", "big"), Settings(**values), ("python", "search"))
 
 
-def violations(draft: PolicyDraft, **settings: Any) -> dict[str, str]:
+def violations(draft: PolicyDraft, **values: Any) -> dict[str, str]:
     with pytest.raises(InvalidRequest) as caught:
-        defaults(**settings).resolve(draft)
+        defaults(**values).resolve(draft)
     return {item.field: item.problem for item in caught.value.violations}
 
 
@@ -71,8 +71,8 @@ def test_the_quorum_is_three_quarters_rounded_up(width: int, quorum: int) -> Non
 
 
 def test_the_only_profile_served_is_the_default_and_several_are_none() -> None:
-    settings = Settings(profile="")
-    one = PolicyDefaults(PROFILES, ("big",), settings, ("python", "search"))
+    no_default = Settings(profile="")
+    one = PolicyDefaults(PROFILES, ("big",), no_default, ("python", "search"))
     assert one.resolve(PolicyDraft()).members.arms == ("big",) * 8
     assert "served: big, tiny" in violations(PolicyDraft(), profile="")["policy.members.arms"]
 
@@ -165,6 +165,7 @@ ANY_NUMBER = st.none() | st.integers() | st.floats()
         **dict.fromkeys(NUMBERS, ANY_NUMBER),
     )
 )
+@settings(deadline=None)
 def test_any_draft_gives_a_sound_policy_or_an_invalid_request(draft: PolicyDraft) -> None:
     try:
         policy = defaults().resolve(draft)
@@ -179,6 +180,12 @@ def assert_sound(policy: Policy) -> None:
     assert 0 < policy.deadline_s <= Settings().deadline_max_s
     assert 0.5 < policy.vote_threshold <= 1
     assert policy.width * policy.budget.steps_per_trajectory_max <= 4_000
+
+
+def test_a_count_must_be_a_whole_number() -> None:
+    found = violations(PolicyDraft(width=1.5, quorum=0.5))  # type: ignore[arg-type]
+    assert set(found) == {"policy.width", "policy.quorum"}
+    assert "whole number" in found["policy.width"]
 
 
 def test_a_fingerprint_depends_on_messages_and_draft_alone() -> None:

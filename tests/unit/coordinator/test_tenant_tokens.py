@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heavy.coordinator.tenants import Tenants, is_loopback, load_tenants
@@ -65,6 +65,7 @@ def test_a_file_that_is_missing_or_empty_closes_the_door(tmp_path: Path) -> None
 
 
 @given(st.lists(st.text(max_size=40), max_size=3))
+@settings(deadline=None)
 def test_nothing_but_the_token_lets_anybody_in(authorization: list[str]) -> None:
     with pytest.raises(Unauthenticated):
         Tenants([("alice", A)]).identify(authorization)

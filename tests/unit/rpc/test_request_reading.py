@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heavy.config import Settings
@@ -22,6 +22,7 @@ ASK = heavy_pb2.AskRequest(messages=[policy_pb2.Message(role=policy_pb2.ROLE_USE
 
 
 @given(st.text())
+@settings(deadline=None)
 def test_only_what_looks_like_a_run_id_passes(text: str) -> None:
     try:
         assert is_run_id(requests.run_id(text))
@@ -42,6 +43,7 @@ def test_page_sizes_have_a_default_and_a_limit(size: int, expected: int) -> None
 
 
 @given(st.floats(min_value=1e-6, max_value=1e6))
+@settings(deadline=None)
 def test_the_call_s_deadline_leaves_a_margin_and_never_lengthens(deadline_s: float) -> None:
     wanted = requests.create_request(ASK, CALL, POLICIES, attached=True, deadline_s=deadline_s)
     assert 0 < wanted.policy.deadline_s <= min(600, deadline_s)
@@ -55,6 +57,7 @@ def test_a_call_without_a_deadline_keeps_the_policys() -> None:
 
 
 @given(st.binary(max_size=200))
+@settings(deadline=None)
 def test_garbage_that_parses_is_accepted_or_named(data: bytes) -> None:
     request = heavy_pb2.AskRequest()
     try:

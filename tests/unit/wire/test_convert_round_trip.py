@@ -132,6 +132,7 @@ def test_drafts_cross_whole_and_what_is_not_set_stays_so(draft: PolicyDraft) -> 
 
 
 @given(of(tuple[Message, ...]))
+@settings(deadline=None)
 def test_conversations_cross_whole(messages: tuple[Message, ...]) -> None:
     violations: list[FieldViolation] = []
     sent = map(travelled, convert_policy.messages_to_proto(messages))
@@ -140,6 +141,7 @@ def test_conversations_cross_whole(messages: tuple[Message, ...]) -> None:
 
 
 @given(of(tuple[Delta, ...]))
+@settings(deadline=None)
 def test_deltas_cross_whole(deltas: tuple[Delta, ...]) -> None:
     assert convert_record.deltas_from_proto(travelled(convert_record.deltas_to_proto(deltas))) == deltas
 

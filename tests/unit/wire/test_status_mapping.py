@@ -10,7 +10,7 @@ import pytest
 from google.rpc import error_details_pb2
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heavy.core import errors
@@ -92,6 +92,7 @@ def test_details_that_are_not_for_callers_stay_here() -> None:
     st.text(max_size=3000),
     st.lists(st.builds(FieldViolation, st.text(max_size=400), st.text(max_size=400)), max_size=60),
 )
+@settings(deadline=None)
 def test_no_error_outgrows_the_trailers(text: str, violations: list[FieldViolation]) -> None:
     for error in (errors.NotFound(text), InvalidRequest(tuple(violations))):
         sent = mapping.to_status(error)
