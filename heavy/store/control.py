@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -31,6 +32,7 @@ REREAD_S: Final = 5.0
 """A listener that was not pushed anything looks by itself this often."""
 PATIENCE_S: Final = 60.0
 """How long a listener puts up with a store that does not answer; every lease has run out by then."""
+RECONNECT_MIN_S: Final = 0.1
 RECONNECT_MAX_S: Final = 2.0
 REASON_MAX: Final = 1000
 
@@ -124,14 +126,16 @@ class RedisControl:
 
     async def _keep_subscribed(self) -> None:
         """Pass hints on while someone listens; a lost connection is made anew, and then all look again."""
-        pause_s = RECONNECT_MAX_S / 8
+        pause_s = RECONNECT_MIN_S
         while True:
+            began_s = monotonic_s()
             try:
                 await self._pass_hints_on()
             except (RedisError, OSError) as error:
-                logger.warning("the control subscription at %s broke: %s", self._link.server, error)
-            await asyncio.sleep(pause_s)
-            pause_s = min(RECONNECT_MAX_S, pause_s * 2)
+                logger.warning("the control subscription at %s broke: %r", self._link.server, error)
+            lasted_s = monotonic_s() - began_s
+            pause_s = RECONNECT_MIN_S if lasted_s > RECONNECT_MAX_S else min(RECONNECT_MAX_S, pause_s * 2)
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
 
     async def _pass_hints_on(self) -> None:
         """One connection's life. Ends only by an error: a silent server is one, after a ping."""

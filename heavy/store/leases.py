@@ -11,7 +11,7 @@ from heavy.store import scripts
 from heavy.store.index import RunIndex
 from heavy.store.keys import RunKeys
 from heavy.store.link import Argument, Link, new_token
-from heavy.store.refusals import lease_lost, not_found
+from heavy.store.refusals import lease_lost
 from heavy.store.runs import load_runs
 
 
@@ -55,14 +55,12 @@ class RedisLeases:
         return tuple(record for record in found if record is not None and not record.state.final)
 
     async def take(self, run: RunId, *, owner: str, lease_s: float) -> int:
-        """Take over an ownerless run; the new epoch. Raises `LeaseLost`, `NotFound`."""
+        """Take over an ownerless run; the new epoch. Raises `LeaseLost` when there is nothing to take."""
         keys = RunKeys(run)
         arguments: list[Argument] = [int(lease_s * 1000), owner, new_token()]
         answer, *rest = await self._link.script(
             f"take {run} over", scripts.TAKE, [keys.run, keys.lease], arguments
         )
-        if answer == b"gone":
-            raise not_found(run)
-        if answer == b"lost":
-            raise LeaseLost(f"{run} has an owner, or has ended: it cannot be taken over.")
+        if answer != b"ok":
+            raise LeaseLost(f"{run} has an owner, has ended or is gone: it cannot be taken over.")
         return int(rest[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from heavy.core.errors import (
     HeavyError,
     InvalidRequest,
     RequestConflict,
+    StoreUnavailable,
 )
 from heavy.core.ids import RunId, is_run_id
 from heavy.core.records import Delta, Entry, Record
@@ -120,7 +122,8 @@ class RedisRunLog:
         if answer == b"ended":
             return bool(rest[0])
         _check(run, epoch, answer, rest, ending.state)
-        await self._index.not_live([run])
+        with contextlib.suppress(StoreUnavailable):  # it has ended; whoever finds the entry removes it
+            await self._index.not_live([run])
         return True
 
     async def read(self, run: RunId, *, after: int, limit: int) -> tuple[Record, ...]:

@@ -30,12 +30,12 @@ async def soon(controls: AsyncIterator[Control]) -> Control:
 
 
 async def nothing_more(controls: AsyncIterator[Control]) -> bool:
-    try:
-        async with asyncio.timeout(0.1):
-            await anext(controls)
-    except TimeoutError:
-        return True
-    return False
+    waiting = asyncio.ensure_future(anext(controls))
+    await asyncio.wait({waiting}, timeout=0.1)
+    said = waiting.done()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    return not said
 
 
 async def test_what_was_noted_before_and_what_is_pushed_after_arrive_once_each(
@@ -47,11 +47,16 @@ async def test_what_was_noted_before_and_what_is_pushed_after_arrive_once_each(
     await sender.control.send(run, CUT)
     async with store.control.listen(run) as controls:
         assert await soon(controls) == CUT
+        async with redis.asyncio.Redis.from_url(store_url) as client:
+            await subscribed(client, "heavy:control")
+        hearing = asyncio.create_task(soon(controls))
+        done, _ = await asyncio.wait({hearing}, timeout=0.1)
+        assert not done, "what was noted comes once"
         for _ in range(3):
             await sender.control.send(run, CUT)
             await sender.control.send(run, CANCEL)
             await sender.control.send(other, Control(ControlKind.CUT, AGGREGATOR, "not for this run"))
-        assert await soon(controls) == CANCEL
+        assert await hearing == CANCEL
         assert await nothing_more(controls)
     await sender.close()
 

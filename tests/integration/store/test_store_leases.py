@@ -7,7 +7,7 @@ import redis.asyncio
 from tests_support.domain import run_spec
 from tests_support.entries import failure, note, state_entry
 
-from heavy.core.errors import LeaseLost, NotFound
+from heavy.core.errors import LeaseLost
 from heavy.core.ids import RunId, new_run_id
 from heavy.core.runs import RunState
 from heavy.store.keys import LIVE, RunKeys
@@ -67,7 +67,7 @@ async def test_only_runs_that_have_not_ended_and_have_no_owner_are_found(
         assert {run.decode() for run in await client.zrange(LIVE, 0, -1)} == {owned, dead}
     with pytest.raises(LeaseLost):
         await store.leases.take(ended, owner="other", lease_s=30)
-    with pytest.raises(NotFound):
+    with pytest.raises(LeaseLost):
         await store.leases.take(new_run_id(), owner="other", lease_s=30)
 
 
