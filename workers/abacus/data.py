@@ -33,28 +33,31 @@ class Mix:
         )
 
     @classmethod
-    def base(cls, width_max: int = 8) -> Mix:
+    def base(cls) -> Mix:
         """The mix the first phase goes on with, in examples (not tokens)."""
         return cls(
             {"chains": 0.22, "totals": 0.33, "stories": 0.25, "programs": 0.20},
-            imagined=0.10,
-            width_max=width_max,
+            imagined=0.25,
         )
 
 
-def example(rng: random.Random, index: int, mix: Mix, easy: float = 0.0) -> Segments:
+def example(rng: random.Random, mix: Mix, easy: float = 0.0) -> Segments:
     """One example; `easy` in 0..1 is the share of problems drawn from the lowest levels."""
     family = rng.choices(list(mix.families), list(mix.families.values()))[0]
     levels = LEVELS[family]
     level = rng.choice(levels[:2] if rng.random() < easy else levels)
     problem = make_problem(family, level, "train", rng.randrange(1 << 40))
     if rng.random() < mix.imagined:
-        width = rng.randint(2, mix.width_max)
-        made = candidates(problem, rng, width, rng.choice((0.08, 0.15, 0.25)))
-        return aggregation(problem, made, rng)
+        return imagined(rng, problem, mix.width_max)
     if problem.needs_tool and rng.random() < SLIP_SHARE:
         problem = programs.with_slip(rng, problem)
     return solution(problem, rng)
+
+
+def imagined(rng: random.Random, problem: Problem, width_max: int = 8) -> Segments:
+    """An aggregation over imagined candidates, mostly few of them: short examples teach more a second."""
+    width = min(width_max, rng.choice((2, 2, 3, 3, 4, 5, 8)))
+    return aggregation(problem, candidates(problem, rng, width, rng.choice((0.08, 0.15, 0.25))), rng)
 
 
 def solution(problem: Problem, rng: random.Random) -> Segments:

@@ -109,7 +109,7 @@ def table(summary: Sequence[Row]) -> str:
         return f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"
 
     lines = [
-        "| family | level | problems | single | greedy | vote@8 | heavy | any-of-8 | heavy - vote | of the gap |",
+        "| family | level | problems | single | greedy | vote@8 | heavy | any-of-8 | heavy - vote | of gap |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in summary:

@@ -58,8 +58,8 @@ class Rollouts:
         """A problem with its candidates, now and then with some left out or cut short."""
         rollout = rng.choice(self._rollouts)
         candidates = rollout.candidates()
-        if rng.random() < 0.25:
-            candidates = rng.sample(candidates, rng.randint(3, 7))
+        if rng.random() < 0.6:
+            candidates = rng.sample(candidates, rng.randint(2, 6))
         if rng.random() < 0.1:
             place = rng.randrange(len(candidates))
             told = candidates[place].reasoning.split("\n")

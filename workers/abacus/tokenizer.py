@@ -43,8 +43,8 @@ def train(seed: int = 7, examples: int = 6000) -> Tokenizer:
 
 def _corpus(seed: int, examples: int) -> Iterator[str]:
     rng = random.Random(seed)
-    for index in range(examples):
-        for text, _ in example(rng, index, Mix.base()):
+    for _ in range(examples):
+        for text, _ in example(rng, Mix.base()):
             for marker in (*chat.SPECIAL_TOKENS, *chat.MARKER_TOKENS):
                 text = text.replace(marker, "\n")
             yield text

@@ -202,7 +202,7 @@ def base_stream(
         while True:
             easy = max(0.0, 1.0 - trainer.minutes / budget.easy_minutes)
             mix = Mix.first() if easy > 0 else Mix.base()
-            yield encode(tokenizer, example(rng, 0, mix, easy))
+            yield encode(tokenizer, example(rng, mix, easy))
 
     return batches(examples(), budget.tokens_per_batch, rng)
 
@@ -221,7 +221,7 @@ def aggregate_stream(
                 problem, candidates = rollouts.draw(rng)
                 segments = aggregation(problem, candidates, rng)
             else:
-                segments = example(rng, 0, Mix.base())
+                segments = example(rng, Mix.base(), easy=0.5)
             ids, imitated = encode(tokenizer, segments)
             if len(ids) <= 2048:
                 yield ids, imitated

@@ -49,7 +49,7 @@ OPENINGS = (
             "km", {"a": (100, 199), "b": _TWO, "h": _ONE}, ("b*h", "a-_")),
     Opening("laps", "{n} runs {k} laps of {a} m and {b} m more.", "m", {"k": _ONE, "a": _TWO, "b": _TWO},
             ("k*a", "_+b")),
-    Opening("apart", "Two cars are {a} km apart and drive to each other at {b} and {c} km an hour, {h} hours.",
+    Opening("apart", "Two cars {a} km apart drive to each other at {b} and {c} km an hour, {h} hours.",
             "km", {"a": (100, 199), "b": _TWO, "c": _TWO, "h": (2, 4)}, ("b+c", "_*h", "a-_")),
     Opening("purse", "{n} has {m} coins and buys {k} pens at {p} coins.", "coins",
             {"m": (100, 199), "k": _ONE, "p": _TWO}, ("k*p", "m-_")),

@@ -9,8 +9,8 @@ from workers.abacus.tasks.base import Problem, Term, join_and
 LEVELS = (3, 4, 5, 6)
 LABELS = (
     "apples", "pears", "figs", "plums", "limes", "nuts", "eggs", "cups", "pens", "books", "maps", "hats",
-    "coats", "shoes", "rings", "balls", "dolls", "cars", "boats", "lamps", "chairs", "tables", "plates", "forks",
-    "knives", "stones", "shells", "roses", "trees", "birds",
+    "coats", "shoes", "rings", "balls", "dolls", "cars", "boats", "lamps", "chairs", "tables", "plates",
+    "forks", "knives", "stones", "shells", "roses", "trees", "birds",
 )  # fmt: skip
 COUNTED = (
     "How many things are {} in all?",
