@@ -135,7 +135,7 @@ class _Check:
         """
         if given is None:
             return default
-        if isinstance(low, int) and not isinstance(given, int):
+        if type(low) is int and type(given) is not int:
             self.fail(path, f"is {given}; it must be a whole number from {low} to {high}")
             return default
         if low <= given <= high:  # not a number is never in between
