@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,7 +25,6 @@ from heavy.tools.toolset import Toolset
 SMALL = SandboxLimits(
     cpu_s=3, memory_bytes=160 << 20, tmp_bytes=8 << 20, file_bytes=4 << 20, output_bytes=8 << 10
 )
-MARK = "heavy-sandbox-test"
 
 
 async def run(code: str, limits: SandboxLimits = SMALL, timeout_s: float = 20.0) -> Execution:
@@ -37,16 +37,21 @@ async def ask(code: str, timeout_s: float = 20.0, limits: SandboxLimits = SMALL)
     return await toolset.call(ToolCall("functions.python:0", "python", json.dumps({"code": code})), context)
 
 
-def processes_with(mark: str) -> list[int]:
-    """Ids of the processes whose command line or environment carries `mark`, and of their children."""
+def named(word: str) -> str:
+    """Code that gives its process a name by which it can be found from outside."""
+    return f"import ctypes\nctypes.CDLL(None).prctl(15, b'{word}')\n"
+
+
+def processes_named(word: str) -> list[int]:
+    """Ids of the processes on this machine with that name."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                text = (entry / "cmdline").read_bytes()
+                name = (entry / "comm").read_text().strip()
             except OSError:
                 continue
-            if mark.encode() in text:
+            if name == word:
                 found.append(int(entry.name))
     return found
 
@@ -180,8 +185,13 @@ except OSError as error:
 
 
 async def test_there_is_no_network_and_no_way_to_ask_for_one() -> None:
-    code = """
+    word = os.urandom(6).hex()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"\0{word}")
+    listener.listen()
+    code = f"""
 import socket
+print([line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:]])
 for family in (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_PACKET, 38, 40):
     try:
         socket.socket(family, socket.SOCK_DGRAM); print("OPEN", family)
@@ -192,14 +202,15 @@ try:
 except OSError:
     pass
 s = socket.socket(socket.AF_UNIX)
-for path in ("\\0heavy", "/run/docker.sock", "/tmp/valkey.sock"):
+for path in ("\\0{word}", "/run/docker.sock", "/tmp/valkey.sock"):
     try:
         s.connect(path); print("CONNECTED")
     except OSError:
         pass
 print("done")
 """
-    assert (await run(code)).stdout.strip() == "done"
+    with listener:
+        assert (await run(code)).stdout.split("\n") == ["['lo']", "done", ""]
 
 
 async def test_the_environment_and_open_files_are_empty() -> None:
@@ -338,52 +349,41 @@ async def test_a_flood_of_errors_does_not_block_the_output() -> None:
     ],
 )
 async def test_a_time_out_leaves_no_process(code: str) -> None:
-    mark = f"{MARK}={os.urandom(6).hex()}"
-    sandbox = Sandbox(SMALL)
-    sandbox._jail = _marked(sandbox, mark)
-    result = await sandbox.run(code, timeout_s=1.5)
-    assert result.ending is Ending.TIMEOUT
-    assert processes_with(mark.partition("=")[2]) == []
-
-
-def _marked(sandbox: Sandbox, mark: str):  # type: ignore[no-untyped-def]
-    """The sandbox's jail with a word on the command line by which its processes can be found."""
-    from dataclasses import replace
-
-    name, _, value = mark.partition("=")
-    return replace(sandbox._jail, command=(*sandbox._jail.command, "--setenv", name, value))
+    word = os.urandom(6).hex()
+    call = asyncio.create_task(Sandbox(SMALL).run(named(word) + code, timeout_s=5.0))
+    await until(lambda: bool(processes_named(word)))
+    assert (await call).ending is Ending.TIMEOUT
+    assert processes_named(word) == []
 
 
 async def test_cancelling_the_call_kills_the_sandbox() -> None:
-    mark = f"{MARK}={os.urandom(6).hex()}"
-    sandbox = Sandbox(SMALL)
-    sandbox._jail = _marked(sandbox, mark)
-    task = asyncio.create_task(sandbox.run("import time; time.sleep(1000)", timeout_s=60))
-    word = mark.partition("=")[2]
-    await until(lambda: bool(processes_with(word)))
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert processes_with(word) == []
-
-
-async def test_the_sandbox_dies_with_its_parent(tmp_path: Path) -> None:
     word = os.urandom(6).hex()
+    call = asyncio.create_task(
+        Sandbox(SMALL).run(named(word) + "import time; time.sleep(1000)", timeout_s=60)
+    )
+    await until(lambda: bool(processes_named(word)))
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert processes_named(word) == []
+
+
+async def test_the_sandbox_dies_with_its_parent() -> None:
+    word = os.urandom(6).hex()
+    code = named(word) + "import time; time.sleep(1000)"
     script = f"""
 import asyncio
-from dataclasses import replace
 from heavy.tools.sandbox.sandbox import Sandbox
-sandbox = Sandbox()
-sandbox._jail = replace(sandbox._jail, command=(*sandbox._jail.command, "--setenv", "MARK", "{word}"))
-asyncio.run(sandbox.run("import time; time.sleep(1000)", timeout_s=600))
+async def main():
+    await Sandbox().run({code!r}, timeout_s=600)
+asyncio.run(main())
 """
     parent = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
     try:
-        # the parent's own command line carries the word, too
-        await until(lambda: len(processes_with(word)) >= 3, within_s=30)
+        await until(lambda: bool(processes_named(word)), within_s=30)
         parent.kill()
         await parent.wait()
-        await until(lambda: processes_with(word) == [])
+        await until(lambda: processes_named(word) == [])
     finally:
         if parent.returncode is None:
             parent.kill()
@@ -426,12 +426,16 @@ async def main():
     print(os.geteuid(), run.stdout, run.stderr)
     fork = await sandbox.run("import os\\nos.fork()", timeout_s=20)
     print(fork.stderr)
+    for path in ("/x", "/dev/x", "/dev/shm/x", "/python/x", "/usr/x", "/tmp/x"):
+        wrote = await sandbox.run(f"open({path!r}, 'w').close()", timeout_s=20)
+        print(path, wrote.ending)
 asyncio.run(main())
 """
     command = [*_as_ordinary_user(), sys.executable, "-c", script]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
     assert done.stdout.split("\n")[0].startswith("65534 1000"), done
     assert "PermissionError" in done.stdout
+    assert re.findall(r"(/\S+) finished", done.stdout) == ["/tmp/x"], done.stdout
 
 
 def _as_ordinary_user() -> list[str]:
