@@ -26,6 +26,7 @@ Which = Literal["system", "aggregate", "force_answer", "repeat_reminder"]
 TEMPLATE_BYTES_MAX: Final = 1 << 20
 _BUILT_IN: Final = re.compile(r"^[a-z0-9_]+\.jinja$")
 _CONTROL_TOKEN: Final = re.compile(r"<\|(\w+)\|>")
+FENCE_BYTES: Final = 4
 _FENCE_TRIES: Final = 1_000
 
 
@@ -99,7 +100,7 @@ def fence(*texts: str | Iterable[str]) -> str:
     Its digits depend on all the texts, so no text can foresee it; that none holds it is checked besides.
     """
     parts = [part for text in texts for part in ([text] if isinstance(text, str) else text)]
-    digest = hashlib.blake2b("\x00".join(parts).encode("utf-8", "replace"), digest_size=4)
+    digest = hashlib.blake2b("\x00".join(parts).encode("utf-8", "replace"), digest_size=FENCE_BYTES)
     for _ in range(_FENCE_TRIES):
         marker = digest.hexdigest()
         if not any(marker in part for part in parts):

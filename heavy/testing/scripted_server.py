@@ -22,6 +22,8 @@ class Act(Enum):
 
     STALL = "stall"
     """Send nothing more until the client is gone."""
+    GATE = "gate"
+    """Wait until the test opens the server's gate."""
     DROP = "drop"
     """Cut the connection without the polite end of a response."""
 
@@ -66,6 +68,7 @@ class ScriptedServer:
         self.received: list[Received] = []
         self.open = 0
         self.open_peak = 0
+        self.gate = asyncio.Event()
         self.base_url = ""
         self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
@@ -107,32 +110,33 @@ class ScriptedServer:
             replies = self._replies.get(request.path)
             if not replies:
                 return web.json_response({"detail": "Not Found"}, status=404)
-            return await _answer(request, replies[0] if len(replies) == 1 else replies.pop(0))
+            return await self._answer(request, replies[0] if len(replies) == 1 else replies.pop(0))
         finally:
             self.open -= chat
             await self._tell()
 
+    async def _answer(self, request: web.Request, reply: Reply) -> web.StreamResponse:
+        if reply.mute:
+            await asyncio.Event().wait()
+        response = web.StreamResponse(status=reply.status, headers=reply.headers)
+        await response.prepare(request)
+        for part in reply.parts:
+            if part is Act.STALL:
+                await asyncio.Event().wait()
+            elif part is Act.GATE:
+                await self.gate.wait()
+            elif part is Act.DROP:
+                if request.transport is not None:
+                    request.transport.close()
+                return response
+            elif isinstance(part, bytes):
+                await response.write(part)
+        await response.write_eof()
+        return response
+
     async def _tell(self) -> None:
         async with self._changed:
             self._changed.notify_all()
-
-
-async def _answer(request: web.Request, reply: Reply) -> web.StreamResponse:
-    if reply.mute:
-        await asyncio.Event().wait()
-    response = web.StreamResponse(status=reply.status, headers=reply.headers)
-    await response.prepare(request)
-    for part in reply.parts:
-        if part is Act.STALL:
-            await asyncio.Event().wait()
-        elif part is Act.DROP:
-            if request.transport is not None:
-                request.transport.close()
-            return response
-        elif isinstance(part, bytes):
-            await response.write(part)
-    await response.write_eof()
-    return response
 
 
 def _listed(replies: Reply | Iterable[Reply]) -> list[Reply]:

@@ -171,7 +171,9 @@ async def test_every_way_a_stream_breaks_has_its_error(
 ) -> None:
     async with ScriptedServer(reply) as server:
         asked, silence_s = request(), 0.2 if Act.STALL in reply.parts else 10.0
+        began_s = time.monotonic()
         error = await failure(replica(server, pool, silence_s=silence_s), asked)
+        assert time.monotonic() - began_s < 4.0
         assert [one.json() for one in server.of(ABORT)] == [{"rid": asked.request_id}]
     assert type(error) is kind
     assert says in str(error)

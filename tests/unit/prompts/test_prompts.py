@@ -78,9 +78,11 @@ def test_a_fence_is_in_none_of_its_texts_and_depends_on_nothing_else(texts: list
     assert fence(*texts) == mark
 
 
-@given(st.text(alphabet="0123456789abcdef", max_size=4_000))
-def test_even_a_text_full_of_possible_fences_does_not_hold_its_own(text: str) -> None:
-    assert fence(text) not in text
+def test_a_fence_that_a_text_happens_to_hold_is_given_up_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heavy.prompts.templates.FENCE_BYTES", 1)
+    held = [f"{number:02x}" for number in range(200)]
+    for salt in range(20):
+        assert fence(" ".join(held), f"-{salt:04}-") not in held
 
 
 def test_control_tokens_of_chat_templates_are_made_inert_and_other_text_is_left_alone() -> None:
