@@ -1,0 +1,52 @@
+"""A real SGLang server on the CPU passes the checks that our own engine servers pass, but for two."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+
+from tests.integration.sglang.server import serving
+
+from . import conformance
+from .conformance import Capabilities
+
+Check = Callable[[str, Capabilities], Awaitable[None]]
+
+pytestmark = [pytest.mark.sglang, pytest.mark.timeout(900)]
+
+SGLANG = Capabilities(
+    cached_tokens="measured (--enable-cache-report)",
+    cache_granule_tokens=0,
+    seeds_hold_in_a_crowd=False,
+    control_tokens_are_text=False,
+    aborted_metric="sglang:num_aborted_requests_total",
+    names_the_field=False,
+    retry_after=False,
+)
+DIFFERS = {
+    "check_seeds_are_reproducible": "a seed needs --enable-deterministic-inference, which no CPU backend has",
+    "check_malformed_bodies_are_refused": "takes max_tokens 0; tests/integration/sglang has its refusals",
+}
+"""Checks that SGLang does not pass by design, and why."""
+CHECKS = [check for check in conformance.CHECKS if check.__name__ not in DIFFERS]
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serving() as running:
+        yield running.base_url
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+async def test_sglang(url: str, check: Check) -> None:
+    await check(url, SGLANG)
+
+
+async def test_a_full_queue_says_so() -> None:
+    with serving("--max-running-requests", "1", "--max-queued-requests", "1") as running:
+        await conformance.check_a_full_queue_says_so(running.base_url, SGLANG)
+
+
+def test_every_difference_names_a_check() -> None:
+    assert set(DIFFERS) < {check.__name__ for check in conformance.CHECKS}
