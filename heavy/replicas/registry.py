@@ -16,7 +16,7 @@ from heavy.replicas.api import Replica
 from heavy.replicas.breaker import Breaker
 from heavy.replicas.client import HttpReplica
 from heavy.replicas.http import Endpoint, HttpPool
-from heavy.store.api import Directory, ReplicaInfo
+from heavy.store.api import ReplicaInfo
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,14 @@ class ProfileSource(Protocol):
 
     def get(self, name: str) -> Profile:
         """The profile. Raises `NotFound`."""
+        ...
+
+
+class ReplicaList(Protocol):
+    """Where replicas are announced: the part of the store's `Directory` that routing reads."""
+
+    async def replicas(self) -> tuple[ReplicaInfo, ...]:
+        """Everything announced. Raises `StoreUnavailable`."""
         ...
 
 
@@ -68,7 +76,7 @@ class ReplicaRegistry:
 
     def __init__(
         self,
-        directory: Directory,
+        directory: ReplicaList,
         connect: Callable[[ReplicaInfo], Replica],
         *,
         staleness_s: float = STALENESS_S,
@@ -83,7 +91,7 @@ class ReplicaRegistry:
 
     @classmethod
     def over_http(
-        cls, directory: Directory, profiles: ProfileSource, pool: HttpPool, *, silence_s: float
+        cls, directory: ReplicaList, profiles: ProfileSource, pool: HttpPool, *, silence_s: float
     ) -> ReplicaRegistry:
         """A registry whose replicas are HTTP servers, spoken to as their profiles say."""
 

@@ -19,7 +19,7 @@ from heavy.replicas.breaker import BreakerState
 from heavy.replicas.http import HttpPool
 from heavy.replicas.registry import ReplicaRegistry
 from heavy.replicas.router import RoutedReplica, RoutingLimits
-from heavy.store.api import ReplicaInfo, RunnerInfo
+from heavy.store.api import ReplicaInfo
 from heavy.testing.scripted_server import ABORT, CHAT, Act, Reply, ScriptedServer, answer, chunk
 
 PROFILE = "simulated"
@@ -39,18 +39,6 @@ class ListedDirectory:
 
     async def replicas(self) -> tuple[ReplicaInfo, ...]:
         return tuple(self.infos.values())
-
-    async def announce_replica(self, info: ReplicaInfo, *, ttl_s: float) -> None:
-        raise NotImplementedError
-
-    async def announce_runner(self, info: RunnerInfo, *, ttl_s: float) -> None:
-        raise NotImplementedError
-
-    async def withdraw(self, name: str) -> None:
-        raise NotImplementedError
-
-    async def runners(self) -> tuple[RunnerInfo, ...]:
-        raise NotImplementedError
 
 
 class Fleet:
