@@ -84,6 +84,7 @@ class ReplicaRegistry:
         self._directory = directory
         self._connect = connect
         self._staleness_s = staleness_s
+        self._infos: tuple[ReplicaInfo, ...] = ()
         self._known: dict[str, Known] = {}
         self._read_s: float | None = None
         self._reading = asyncio.Lock()
@@ -102,9 +103,12 @@ class ReplicaRegistry:
         return cls(directory, connect)
 
     async def of(self, profile: str) -> tuple[Known, ...]:
-        """The announced replicas of a profile, in any state. Raises `StoreUnavailable`."""
+        """The announced replicas of a profile, in any state. Raises `StoreUnavailable`.
+
+        Only these are connected to: another profile, unknown to this process, is none of its business.
+        """
         await self._refresh()
-        return tuple(known for known in self._known.values() if known.info.profile == profile)
+        return tuple(self._kept(info) for info in self._infos if info.profile == profile)
 
     def tell(self) -> None:
         """Room was made: whoever waits in `change` looks again."""
@@ -129,14 +133,16 @@ class ReplicaRegistry:
                     raise
                 logger.warning("the list of replicas is %.1f s old: %s", age_s, error)
                 return
-            self._known = {info.replica: self._kept(info) for info in infos}
+            self._infos = infos
+            there = {info.replica for info in infos}
+            self._known = {name: known for name, known in self._known.items() if name in there}
             self._read_s = clock.monotonic_s()
 
     def _kept(self, info: ReplicaInfo) -> Known:
         """What is known of a replica, brought up to date; a new process under an old name starts afresh."""
         known = self._known.get(info.replica)
         if known is None or _process(known.info) != _process(info):
-            return Known(info, self._connect(info), Breaker())
+            known = self._known[info.replica] = Known(info, self._connect(info), Breaker())
         known.info = info
         return known
 

@@ -262,6 +262,12 @@ async def test_a_replica_that_came_back_elsewhere_starts_afresh(fleet: Fleet) ->
     assert (await fleet.ask()).content == "Answer: 4"
 
 
+async def test_a_replica_of_a_profile_unknown_here_disturbs_nobody(fleet: Fleet) -> None:
+    await fleet.server("r1", answer())
+    fleet.directory.infos["x"] = ReplicaInfo("x", "unknown-here", "http://x/v1", "remote", "m", "ready")
+    assert (await fleet.ask()).replica == "r1"
+
+
 async def test_callers_whose_time_is_over_do_not_count_against_the_replica(fleet: Fleet) -> None:
     await fleet.server("r1", Reply((Act.STALL,)))
     for _ in range(4):
