@@ -74,16 +74,17 @@ class Jail:
     libraries: dict[str, str]
     """The installed distributions of `LIBRARIES` and their versions."""
 
-    def argv(self, *, seccomp_fd: int, map_fds: tuple[int, int] | None) -> list[str]:
-        """The whole command. With `map_fds` (root), bwrap writes its child's pid to the first and waits at
-        the second until the caller has written the user map; the bootstrap then becomes `UID` by itself.
+    def argv(self, *, seccomp_fd: int, info_fd: int, go_fd: int | None) -> list[str]:
+        """The whole command. bwrap writes the pid of the namespace's first process to `info_fd`.
+
+        With `go_fd` (root) it waits there until the caller has written the user map, and the bootstrap
+        becomes `UID` by itself.
         """
-        words = [*self.command, "--seccomp", str(seccomp_fd)]
-        if map_fds is None:
+        words = [*self.command, "--seccomp", str(seccomp_fd), "--info-fd", str(info_fd)]
+        if go_fd is None:
             words += ["--uid", str(UID), "--gid", str(UID)]
         else:
-            words += ["--info-fd", str(map_fds[0]), "--userns-block-fd", str(map_fds[1])]
-            words += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+            words += ["--userns-block-fd", str(go_fd), "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
         return [*words, "--", *self.program]
 
 

@@ -127,6 +127,7 @@ class _Child:
         self._ours = ExitStack()
         self._info_fd = -1
         self._go_fd = -1
+        self._first_fd = -1
         self._process: asyncio.subprocess.Process
         self._outputs: tuple[_Output, _Output]
         self._started = False
@@ -138,13 +139,14 @@ class _Child:
         with ExitStack() as theirs:
             filter_fd = _filled_pipe(confinement.filter)
             theirs.callback(os.close, filter_fd)
-            map_fds = self._map_pipes(theirs) if os.geteuid() == 0 else None
+            info_fd = self._info_pipe(theirs)
+            go_fd = self._go_pipe(theirs) if os.geteuid() == 0 else None
             self._process = await asyncio.create_subprocess_exec(
-                *confinement.argv(seccomp_fd=filter_fd, map_fds=map_fds),
+                *confinement.argv(seccomp_fd=filter_fd, info_fd=info_fd, go_fd=go_fd),
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=PIPE,
-                pass_fds=(filter_fd, *(map_fds or ())),
+                pass_fds=(filter_fd, info_fd, *(() if go_fd is None else (go_fd,))),
                 env={},
                 cwd="/",
             )
@@ -154,21 +156,25 @@ class _Child:
         bytes_max = self._limits.output_bytes
         self._outputs = _Output(self._process.stdout, bytes_max), _Output(self._process.stderr, bytes_max)
 
-    def _map_pipes(self, theirs: ExitStack) -> tuple[int, int]:
-        """Their ends of two pipes: one on which the child's pid comes, one on which it is told to go on."""
-        self._info_fd, info_write = os.pipe()
+    def _info_pipe(self, theirs: ExitStack) -> int:
+        """Where bwrap says which process is the namespace's first."""
+        self._info_fd, write = os.pipe()
         self._ours.callback(os.close, self._info_fd)
-        theirs.callback(os.close, info_write)
-        go_read, self._go_fd = os.pipe()
+        theirs.callback(os.close, write)
+        return write
+
+    def _go_pipe(self, theirs: ExitStack) -> int:
+        """Where bwrap waits until the user map is written."""
+        read, self._go_fd = os.pipe()
         self._ours.callback(os.close, self._go_fd)
-        theirs.callback(os.close, go_read)
-        return info_write, go_read
+        theirs.callback(os.close, read)
+        return read
 
     async def run(self, source: bytes, timeout_s: float) -> Execution:
         """Hand the code over and collect what it writes until it ends or its time does."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._map_users()
+                await self._take_charge()
                 await self._hand_over(source)
                 await asyncio.gather(*(output.fill(self._count) for output in self._outputs))
                 ending = _ending(await self._process.wait(), self._complete)
@@ -179,10 +185,8 @@ class _Child:
         stdout, stderr = (output.text() for output in self._outputs)
         return Execution(ending, stdout, stderr, self._process.returncode)
 
-    async def _map_users(self) -> None:
-        """As root: 0 inside stays us, for bwrap's mounts; the code's user inside is nobody outside."""
-        if self._info_fd < 0:
-            return
+    async def _take_charge(self) -> None:
+        """Get hold of the namespace's first process, with which all others die, and map its users."""
         info = b""
         while b"}" not in info:
             await _readable(self._info_fd)
@@ -191,10 +195,11 @@ class _Child:
                 return  # bwrap gave up; its reason is on stderr
             info += chunk
         pid = int(json.loads(info)["child-pid"])
-        for kind in ("uid", "gid"):
-            with open(f"/proc/{pid}/{kind}_map", "w") as users:  # noqa: ASYNC230 - procfs does not wait
-                users.write(f"0 0 1\n{jail.UID} {jail.NOBODY} 1\n")
-        os.write(self._go_fd, b"1")
+        self._first_fd = os.pidfd_open(pid)
+        self._ours.callback(os.close, self._first_fd)
+        if self._go_fd >= 0:
+            _map_users(pid)
+            os.write(self._go_fd, b"1")
 
     async def _hand_over(self, source: bytes) -> None:
         """Send the code once the sandbox says that it stands; a half-made one may yet lose its keeper."""
@@ -213,13 +218,16 @@ class _Child:
             self._kill()
 
     def _kill(self) -> None:
-        """Kill bwrap. The kernel then kills the namespace's first process, and with it all others."""
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
+        """Kill bwrap and the namespace's first process; the kernel ends all others with it."""
+        with suppress(ProcessLookupError):
+            if self._first_fd >= 0:
+                signal.pidfd_send_signal(self._first_fd, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            if self._process.returncode is None:
                 self._process.kill()
 
     async def end(self) -> None:
-        """Kill what is left and wait until the last process inside has let go of its pipes."""
+        """Kill what is left and wait until it is gone: the first process ends after all others inside."""
         if not self._started:
             self._ours.close()
             return
@@ -229,6 +237,8 @@ class _Child:
                 self._process.stdin.close()
             async with asyncio.timeout(END_TIMEOUT_S):
                 await self._process.wait()
+                if self._first_fd >= 0:
+                    await _readable(self._first_fd)
                 await asyncio.gather(*(output.discard() for output in self._outputs))
         except TimeoutError:
             _log.error("a killed sandbox (pid %s) is not gone after %s s", self._process.pid, END_TIMEOUT_S)
@@ -285,6 +295,13 @@ def _ending(status: int, complete: bool) -> Ending:
     return known.get(status, Ending.EXITED if 0 < status < _SIGNALLED else Ending.KILLED)
 
 
+def _map_users(pid: int) -> None:
+    """As root: 0 inside stays us, for bwrap's mounts; the code's user inside is nobody outside."""
+    for kind in ("uid", "gid"):
+        with open(f"/proc/{pid}/{kind}_map", "w") as users:
+            users.write(f"0 0 1\n{jail.UID} {jail.NOBODY} 1\n")
+
+
 def _filled_pipe(data: bytes) -> int:
     """The read end of a pipe that holds `data` (which fits into its buffer) and nothing more."""
     read, write = os.pipe()
@@ -296,7 +313,7 @@ def _filled_pipe(data: bytes) -> int:
 
 
 async def _readable(fd: int) -> None:
-    """Wait until something can be read from `fd`, or its other end is closed."""
+    """Wait until something can be read from `fd`, its other end is closed, or its process has ended."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     loop.add_reader(fd, ready.set)
