@@ -3,13 +3,13 @@
     python tests/bench/bench_openvino_server.py [--model-path DIR] [--tokens 200] [--seconds 60] [--json FILE]
 
 Both sides generate the same number of tokens for the same prompts with the same scheduler settings and one
-inference thread; the HTTP side streams every token to a client in this process. Pairs of runs alternate, and the
-ratio is the median of the pairs' ratios, so that a machine that slows down slows both.
+inference thread; the HTTP side streams every token to a client in this process. Pairs of runs alternate, and
+the ratio is the median of the pairs' ratios, so that a machine that slows down slows both.
 
 Prediction, written before the first measurement: on a model so small that a decoding step takes well under a
 millisecond, the work around a token (one JSON report per step, detokenising, splitting, one SSE chunk, and the
-client that reads it) costs about 60 microseconds, on a core of its own where there is one. So the ratio should be
-about 0.8 at 1 stream, 0.6 at 8 and 0.4 at 32; on an 8B-class model, where a step takes 100 ms, above 0.99.
+client that reads it) costs about 60 microseconds, on a core of its own where there is one. So the ratio should
+be about 0.8 at 1 stream, 0.6 at 8 and 0.4 at 32; on an 8B-class model, where a step takes 100 ms, above 0.99.
 """
 
 from __future__ import annotations
@@ -126,11 +126,9 @@ async def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
     ready = json.loads(await asyncio.wait_for(server.stdout.readline(), READY_S))
     url = f"http://{ready['host']}:{ready['port']}"
     bare = await Bare.start(given.model_path, given.tokens)
-    rows = []
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            for streams in STREAMS:
-                rows.append(await _pairs(session, url, bare, streams, given))
+            rows = [await _pairs(session, url, bare, streams, given) for streams in STREAMS]
     finally:
         for process in (server, bare.process):
             process.terminate()

@@ -1,4 +1,4 @@
-"""What only the OpenVINO engine promises: late joins, cancels, a cache that saves time, a core that may break."""
+"""What only the OpenVINO engine promises: late joins, cancels, a cache that saves time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from workers.engines.api.generation import Event, Failed, Finished, TextDelta, T
 from workers.engines.api.request import parse_chat
 from workers.engines.openvino.engine import OpenVinoEngine, OpenVinoSettings
 from workers.engines.openvino.generation import OpenVinoGeneration
+from workers.engines.openvino.prompt import GuardedTokenizer
 
 MODELS = Path(__file__).parents[2] / "fixtures" / "models"
 LONG: dict[str, Any] = {"max_tokens": 1_500, "ignore_eos": True, "seed": 1}
@@ -165,3 +167,10 @@ async def test_the_last_message_can_be_continued() -> None:
         assert len(prompt.ids) < len(closed.ids)
         events = await rest(await engine.submit(plain))
         assert any(isinstance(event, TextDelta) for event in events)
+
+
+def test_prompts_from_many_threads_do_not_wait_for_each_other_for_ever() -> None:
+    tokenizer = GuardedTokenizer(str(MODELS / "tiny-k2-int4"))
+    with ThreadPoolExecutor(8) as pool:
+        done = [pool.submit(tokenizer.encode, f"{number} the sum of numbers", False) for number in range(800)]
+        assert all(future.result(timeout=WAIT_S) for future in done)

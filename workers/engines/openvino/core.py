@@ -1,7 +1,8 @@
 """The process that owns the pipeline. One thread: obey commands, take a step, report; repeat.
 
-Commands: `add` (a generation), `cancel`, `stop`. Reports: `ready`, `news` (per generation: new ids and, at the
-end, why), `lost` (the pipeline broke and was built anew; what ran is gone). Cancels precede the next step.
+Commands: `add` (a generation), `cancel`, `stop`. Reports: `ready`, `news` (per generation: its new ids and,
+at its end, why), `lost` (the pipeline broke and was built anew; what ran is gone). A cancel precedes
+the next step.
 """
 
 from __future__ import annotations

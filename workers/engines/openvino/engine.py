@@ -9,10 +9,12 @@ import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -34,6 +36,7 @@ RESERVED_COMPLETION_TOKENS = 1_024
 CORE_START_S = 600.0
 CORE_STOP_S = 10.0
 THROUGHPUT_WINDOW_S = 5.0
+T = TypeVar("T")
 SEED_MASK = (1 << 64) - 1
 
 
@@ -74,6 +77,7 @@ class OpenVinoEngine:
         self._reader: asyncio.Task[None] | None = None
         self._broken: str | None = None
         self._maker: PromptMaker | None = None
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prompts")
 
     # -- Engine
 
@@ -103,7 +107,7 @@ class OpenVinoEngine:
         here.setblocking(False)
         self._link = ServerLink(*await asyncio.open_connection(sock=here))
         settings = self.settings
-        self._maker = await asyncio.to_thread(
+        self._maker = await self._aside(
             PromptMaker, self.directory, settings.reasoning_parser, settings.tool_call_parser
         )
         async with asyncio.timeout(CORE_START_S):
@@ -122,6 +126,7 @@ class OpenVinoEngine:
             with suppress(asyncio.CancelledError):
                 await self._reader
             self._reader = None
+        self._writer.shutdown(wait=False, cancel_futures=True)
         self._lose("the server is stopping")
         core, self._core = self._core, None
         if core is not None:
@@ -134,7 +139,7 @@ class OpenVinoEngine:
     async def submit(self, request: ChatRequest) -> OpenVinoGeneration:
         """Queue a generation. Raises BadRequest, ContextOverflow, QueueFull, EngineFailed."""
         maker = self._ready()
-        prompt = await asyncio.to_thread(maker.prompt, request)
+        prompt = await self._aside(maker.prompt, request)
         tokens_max = self._completion_limit(len(prompt.ids), request.tokens_max)
         first_index = sum(len(message.get("tool_calls") or ()) for message in request.messages)
         splitter = Splitter(
@@ -160,7 +165,7 @@ class OpenVinoEngine:
 
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
         """See `Engine.tokenize`."""
-        return await asyncio.to_thread(self._ready().tokens, request)
+        return await self._aside(self._ready().tokens, request)
 
     def load(self) -> Load:
         """The load at this moment."""
@@ -305,6 +310,10 @@ class OpenVinoEngine:
         if self.settings.strict_tools and request.tools and output.calls is not None:
             return grammar.well_formed_calls(output.calls, request.tools)
         return None
+
+    async def _aside(self, call: Callable[..., T], *given: object) -> T:
+        """Run a call on the thread that makes prompts, in order of arrival."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, call, *given)
 
     # -- sizes
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,47 @@ from workers.engines.openvino.template import ChatTemplate, TemplateRefusal
 TEXT_FIELDS = ("content", "reasoning_content", "name", "tool_call_id")
 
 
+class GuardedTokenizer:
+    """openvino_genai's tokenizer, one call at a time.
+
+    Two threads inside it can wait for each other: one has its inference slot and wants the interpreter lock,
+    the other the reverse. A Python lock around every call gives the interpreter up while it waits.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._tokenizer: Any = genai.Tokenizer(path)
+        self._lock = threading.Lock()
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        """Ids of a text."""
+        with self._lock:
+            encoded = self._tokenizer.encode([text], add_special_tokens=add_special_tokens)
+            ids: list[int] = encoded.input_ids.data[0].tolist()
+            del encoded
+            return ids
+
+    def decode(self, tokens: list[int], skip_special_tokens: bool = True) -> str:
+        """Text of ids."""
+        with self._lock:
+            return str(self._tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens))
+
+    def get_vocab(self) -> dict[bytes, int]:
+        """Bytes of every token."""
+        with self._lock:
+            return dict(self._tokenizer.get_vocab())
+
+    def named(self) -> tuple[str, str, str, int]:
+        """The model's own chat template, its first and last token's texts, and the last one's id."""
+        with self._lock:
+            own = self._tokenizer
+            return (
+                str(own.get_original_chat_template()),
+                str(own.get_bos_token()),
+                str(own.get_eos_token()),
+                int(own.get_eos_token_id()),
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A prompt, tokenised. `in_reasoning`: generation goes on inside the reasoning."""
@@ -32,31 +74,32 @@ class PromptMaker:
     """Everything about text that a model directory defines. Blocking calls: use it in a thread."""
 
     def __init__(self, directory: ModelDirectory, reasoning_parser: str, tool_call_parser: str) -> None:
-        self._tokenizer: Any = genai.Tokenizer(str(directory.path))
-        source = directory.chat_template() or self._tokenizer.get_original_chat_template()
+        self._tokenizer = GuardedTokenizer(str(directory.path))
+        template, bos_token, eos_token, self.eos_token_id = self._tokenizer.named()
+        source = directory.chat_template() or template
         if not source:
             raise ValueError(f"{directory.path} has no chat template; add a chat_template.jinja")
         names = ("bos_token", "eos_token", "pad_token", "unk_token")
         tokens = {name: directory.token(name) for name in names}
-        tokens["bos_token"] = tokens["bos_token"] or self._tokenizer.get_bos_token()
-        tokens["eos_token"] = tokens["eos_token"] or self._tokenizer.get_eos_token()
+        tokens["bos_token"] = tokens["bos_token"] or bos_token
+        tokens["eos_token"] = tokens["eos_token"] or eos_token
         self.template = ChatTemplate(source, tokens)
         self.format: OutputFormat = markers.choose(source, reasoning_parser, tool_call_parser)
         self.detokenizer = Detokenizer(self._tokenizer, self.format.markers)
-        self.eos_token_id = int(self._tokenizer.get_eos_token_id())
         control = sorted({*self.detokenizer.special_texts(), *self.format.markers}, key=len, reverse=True)
         self._control = re.compile("|".join(re.escape(text) for text in control)) if control else None
 
     def prompt(self, request: ChatRequest) -> Prompt:
         """The ids that a generation starts from. Raises BadRequest."""
         text = self._render(request)
-        return Prompt(self._ids(text, add_special_tokens=False), self.format.opens_reasoning(text))
+        ids = self._tokenizer.encode(text, add_special_tokens=False)
+        return Prompt(ids, self.format.opens_reasoning(text))
 
     def tokens(self, request: TokenizeRequest) -> list[int]:
         """The ids of a text or a conversation. Raises BadRequest."""
         if request.chat is not None:
             return self.prompt(request.chat).ids
-        return self._ids(request.prompt or "", request.add_special_tokens)
+        return self._tokenizer.encode(request.prompt or "", request.add_special_tokens)
 
     def _render(self, request: ChatRequest) -> str:
         messages = [self._guarded(message) for message in request.messages]
@@ -99,8 +142,3 @@ class PromptMaker:
         if self._control is None:
             return text
         return self._control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
-
-    def _ids(self, text: str, add_special_tokens: bool) -> list[int]:
-        encoded = self._tokenizer.encode([text], add_special_tokens=add_special_tokens)
-        ids: Sequence[int] = encoded.input_ids.data[0].tolist()
-        return list(ids)
