@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import secrets
@@ -64,6 +65,7 @@ class LocalCluster:
         self._directory = tempfile.TemporaryDirectory(prefix="heavy-", ignore_cleanup_errors=True)
         self._ray_address = ""
         self._revivals = 0
+        self._runner_numbers = itertools.count()
         self.settings = settings
         self.runners: dict[str, Any] = {}
         self.replicas: dict[str, Any] = {}
@@ -88,7 +90,8 @@ class LocalCluster:
             for name, handle in tuple(self.runners.items()):
                 if await self._gone(handle):
                     self._revive(name)
-                    await self._start_runner(name)
+                    del self.runners[name]
+                    await self._start_runner()
             if self.coordinator is not None and not self.coordinator.pid:
                 self._revive("coordinator")
                 await self._start_coordinator()
@@ -152,7 +155,7 @@ class LocalCluster:
         self._progress("ray", "ready", "given" if given else "local cluster")
 
     async def _start_actors(self, profiles: list[Profile]) -> None:
-        starts = [self._start_runner(f"runner-{index}") for index in range(self._plan.runners)]
+        starts = [self._start_runner() for _ in range(self._plan.runners)]
         for profile in profiles:
             count = self._plan.replicas or profile.serve.replicas or 1
             starts += [self._start_replica(f"{profile.name}-{index}", profile) for index in range(count)]
@@ -160,7 +163,9 @@ class LocalCluster:
             for start in starts:
                 group.create_task(start)
 
-    async def _start_runner(self, name: str) -> None:
+    async def _start_runner(self) -> None:
+        """One more runner, under a name of its own: Ray keeps the name of a dead actor for a while."""
+        name = f"runner-{next(self._runner_numbers)}"
         self._progress(name, "starting", "")
         handle = actors.runner_actor(name, self.settings.environment(), self.settings.runner_in_flight_max)
         self.runners[name] = handle

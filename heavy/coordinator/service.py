@@ -21,6 +21,7 @@ from heavy.coordinator.tally import records_of, trajectory_page
 from heavy.core import clock
 from heavy.core.errors import HeavyError, LeaseLost, NotFound
 from heavy.core.ids import RUN_LEVEL, RunId, TrajectoryId, is_run_id, new_run_id
+from heavy.core.policy import Members
 from heavy.core.records import Delta, Record
 from heavy.core.runs import Run, RunSpec, RunState
 from heavy.store.api import Control, ControlKind, Created, RunPage
@@ -214,6 +215,10 @@ class CoordinatorService:
         }
         return self._tracing.start(f"{names.INVOKE_WORKFLOW} heavy", request.traceparent, attributes)
 
+    def _simulated(self, members: Members) -> bool:
+        names = {*members.arms, members.aggregator}
+        return any(self._parts.profiles.get(name).simulated for name in names)
+
     def _spec(self, request: CreateRequest, traceparent: str) -> RunSpec:
         now_ms = clock.now_ms()
         return RunSpec(
@@ -227,4 +232,5 @@ class CoordinatorService:
             deadline_ms=now_ms + int(request.policy.deadline_s * 1000),
             traceparent=traceparent,
             fingerprint=request.fingerprint,
+            simulated=self._simulated(request.policy.members),
         )

@@ -46,8 +46,7 @@ class RayRunners:
 
     async def run(self, spec: TrajectorySpec) -> Outcome:
         """Roll out one trajectory on the least busy runner. Raises `RunnerLost`, `Overloaded`."""
-        name, handle = await self._choose(min(CHOICE_WAIT_S, clock.remaining_s(spec.deadline_ms)))
-        self._in_flight[name] = self._in_flight.get(name, 0) + 1
+        name, handle = await self._take_place(min(CHOICE_WAIT_S, clock.remaining_s(spec.deadline_ms)))
         try:
             outcome, error = await handle.run.remote(dump(spec))
         except RayActorError as lost:
@@ -61,21 +60,31 @@ class RayRunners:
             raise error
         return load(Outcome, outcome)
 
-    async def _choose(self, wait_s: float) -> tuple[str, Any]:
+    async def _take_place(self, wait_s: float) -> tuple[str, Any]:
+        """A runner with room, counted from the choice on, so that arms which start together spread."""
         until_s = clock.monotonic_s() + wait_s
         while True:
             runners = await self._directory.runners()
             for info in sorted(runners, key=self._load):
-                if self._in_flight.get(info.runner, 0) < info.in_flight_max:
-                    handle = await self._handle(info.runner)
-                    if handle is not None:
-                        return info.runner, handle
+                name = info.runner
+                if self._in_flight.get(name, 0) >= info.in_flight_max:
+                    continue
+                self._in_flight[name] = self._in_flight.get(name, 0) + 1
+                try:
+                    handle = await self._handle(name)
+                except BaseException:
+                    self._in_flight[name] -= 1
+                    raise
+                if handle is not None:
+                    return name, handle
+                self._in_flight[name] -= 1
             if clock.monotonic_s() >= until_s:
                 raise self._nobody(runners)
             await asyncio.sleep(CHOICE_POLL_S)
 
-    def _load(self, info: RunnerInfo) -> tuple[int, str]:
-        return max(self._in_flight.get(info.runner, 0), info.in_flight), info.runner
+    def _load(self, info: RunnerInfo) -> tuple[int, int, str]:
+        """Our own trajectories first: what is announced is half a second old, and others balance theirs."""
+        return self._in_flight.get(info.runner, 0), info.in_flight, info.runner
 
     async def _handle(self, name: str) -> Any | None:
         if name not in self._handles:
