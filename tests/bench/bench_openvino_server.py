@@ -7,9 +7,10 @@ inference thread; the HTTP side streams every token to a client in this process.
 the ratio is the median of the pairs' ratios, so that a machine that slows down slows both.
 
 Prediction, written before the first measurement: on a model so small that a decoding step takes well under a
-millisecond, the work around a token (one JSON report per step, detokenising, splitting, one SSE chunk, and the
-client that reads it) costs about 60 microseconds, on a core of its own where there is one. So the ratio should
-be about 0.8 at 1 stream, 0.6 at 8 and 0.4 at 32; on an 8B-class model, where a step takes 100 ms, above 0.99.
+millisecond, the work around a token (one JSON report per step, detokenising, splitting, one SSE chunk, and
+the client that reads it) costs about 60 microseconds, on a core of its own where there is one. So the ratio
+should be about 0.8 at 1 stream, 0.6 at 8 and 0.4 at 32; on an 8B-class model, at 100 ms a step, above
+0.99.
 """
 
 from __future__ import annotations

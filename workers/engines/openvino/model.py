@@ -98,4 +98,7 @@ def _kv_bytes(config: Mapping[str, Any]) -> int:
 def _sampling(generation: Mapping[str, Any]) -> dict[str, float]:
     """The model's own sampling defaults, under OpenAI's names."""
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-    return {name: float(generation[name]) for name in names if isinstance(generation.get(name), int | float)}
+    given = {name: float(generation[name]) for name in names if isinstance(generation.get(name), int | float)}
+    if given.get("top_k", 1) < 1:
+        del given["top_k"]  # 0 and -1 mean: no limit
+    return given
