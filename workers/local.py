@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import ray
-from heavy.profiles.loader import load_profiles
 
 from heavy.config import Settings
 from heavy.core.errors import ConfigError, HeavyError
+from heavy.profiles.loader import load_profiles
 from heavy.profiles.schema import Profile
 from heavy.runner.ray_adapter import NAMESPACE
 from heavy.store.embedded import EmbeddedValkey

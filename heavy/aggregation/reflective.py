@@ -14,7 +14,12 @@ from heavy.aggregation.answers import Reflection, short_answer
 from heavy.core.ids import AGGREGATOR, TrajectoryId, derive_seed
 from heavy.core.messages import Message, Role
 from heavy.core.policy import Sampling
-from heavy.core.records import GenerationRecord, PartialGenerationRecord
+from heavy.core.records import (
+    GenerationRecord,
+    PartialGenerationRecord,
+    RecordBody,
+    ToolResultRecord,
+)
 from heavy.core.runs import (
     Citation,
     Outcome,
@@ -23,14 +28,13 @@ from heavy.core.runs import (
     TrajectoryRole,
     TrajectorySpec,
 )
-from heavy.profiles.schema import Profile
+from heavy.profiles.schema import AggregationSection, Profile
 from heavy.prompts import render
 from heavy.store.api import RunLog
+from heavy.store.reading import records_of
 from heavy.tools.traces import GET_ANSWER, READ_SEGMENT, SEARCH_TRAJECTORY
 
 LABELS = "ABCDEFGH"
-PAGE_RECORDS = 256
-PAGES_MAX = 4096
 TRACE_TOOLS = (GET_ANSWER, SEARCH_TRAJECTORY, READ_SEGMENT)
 
 
@@ -47,48 +51,48 @@ class Candidate:
 
 
 async def candidates_of(
-    run: RunSpec, outcomes: Sequence[Outcome], log: RunLog, tail_chars: int
+    run: RunSpec, outcomes: Sequence[Outcome], log: RunLog, shown: AggregationSection
 ) -> list[Candidate]:
     """Usable outcomes in an order that depends on the run's seed alone, labelled A, B, ... in that order."""
     usable = sorted((o for o in outcomes if o.usable), key=lambda o: o.trajectory)
     random.Random(derive_seed(run.policy.seed, "shuffle")).shuffle(usable)
-    tails = await reasoning_tails(run, log, tail_chars)
+    tails = await reasoning_tails(run, log, shown)
     return [
-        Candidate(
-            label, o.trajectory, o.answer, short_answer(o.answer), tails.get(o.trajectory, ""), o.kind.value
-        )
+        Candidate(label, o.trajectory, o.answer, short_answer(o.answer), tails.get(o.trajectory, ""), o.kind)
         for label, o in zip(LABELS, usable, strict=False)
     ]
 
 
-async def reasoning_tails(run: RunSpec, log: RunLog, tail_chars: int) -> dict[TrajectoryId, str]:
-    """The last `tail_chars` characters of each trajectory's reasoning, tool calls and results.
+async def reasoning_tails(run: RunSpec, log: RunLog, shown: AggregationSection) -> dict[TrajectoryId, str]:
+    """The end of each trajectory's reasoning, with its tool calls and results if `shown` says so.
 
     Reads the log page by page and keeps only the tails, so eight transcripts of any length fit in memory.
     """
     tails: dict[TrajectoryId, str] = {}
-    after = 0
-    for _ in range(PAGES_MAX):
-        page = await log.read(run.run, after=after, limit=PAGE_RECORDS)
-        for record in page:
-            text = _thought(record.body)
-            if text and record.trajectory:
-                tails[record.trajectory] = (tails.get(record.trajectory, "") + text)[-tail_chars or None :]
-        if len(page) < PAGE_RECORDS:
-            break
-        after = page[-1].number
-    return tails if tail_chars else {}
+    if not shown.reasoning_tail_chars:
+        return tails
+    async for record in records_of(log, run.run):
+        text = thought_of(record.body, with_tools=shown.show_tools)
+        if text and record.trajectory:
+            tail = "\n".join(part for part in (tails.get(record.trajectory, ""), text) if part)
+            tails[record.trajectory] = tail[-shown.reasoning_tail_chars :]
+    return tails
 
 
-def _thought(body: object) -> str:
+def thought_of(body: RecordBody, *, with_tools: bool) -> str:
+    """What a record shows of a trajectory's thinking; the visible text of its last turn is its answer."""
     match body:
-        case GenerationRecord(message=message) | PartialGenerationRecord(message=message, reason="cut"):
-            calls = "".join(f"\n[calls {call.name} {call.arguments}]" for call in message.tool_calls)
-            spoken = message.content if message.tool_calls else ""
-            return "\n".join(part for part in (message.reasoning, spoken) if part) + calls + "\n"
+        case GenerationRecord(message=message):
+            parts = [message.reasoning, message.content if message.tool_calls else ""]
+            if with_tools:
+                parts += [f"[calls {call.name} {call.arguments}]" for call in message.tool_calls]
+            return "\n".join(part.strip() for part in parts if part.strip())
+        case PartialGenerationRecord(message=message, reason="cut"):
+            return message.reasoning.strip()
+        case ToolResultRecord(content=content) if with_tools:
+            return f"[result] {content.strip()}"
         case _:
-            content = getattr(body, "content", "")
-            return f"[result] {content}\n" if content else ""
+            return ""
 
 
 def question_of(messages: Sequence[Message]) -> str:

@@ -117,8 +117,7 @@ class RunExecution:
         """The aggregator trajectory over the usable outcomes, ended by a cancel or the deadline."""
         policy = self._spec.policy
         profile = self._parts.profiles.get(policy.members.aggregator)
-        tail_chars = profile.aggregation.reasoning_tail_chars
-        candidates = await candidates_of(self._spec, outcomes, self._log, tail_chars)
+        candidates = await candidates_of(self._spec, outcomes, self._log, profile.aggregation)
         spec = aggregator_spec(self._spec, candidates, profile, epoch=self._epoch)
         gathered = await self._gather(alone(policy), [spec], self._spec.deadline_ms)
         return gathered.outcomes[0], candidates

@@ -17,7 +17,7 @@ from heavy.coordinator.attachment import Attachments
 from heavy.coordinator.defaults import PolicyDefaults
 from heavy.coordinator.run import Parts, RunExecution
 from heavy.coordinator.sweep import end_orphans
-from heavy.coordinator.tally import records_of, trajectory_page
+from heavy.coordinator.tally import trajectory_page
 from heavy.core import clock
 from heavy.core.errors import HeavyError, LeaseLost, NotFound
 from heavy.core.ids import RUN_LEVEL, RunId, TrajectoryId, is_run_id, new_run_id
@@ -25,6 +25,7 @@ from heavy.core.policy import Members
 from heavy.core.records import Delta, Record
 from heavy.core.runs import Run, RunSpec, RunState
 from heavy.store.api import Control, ControlKind, Created, RunPage
+from heavy.store.reading import records_of
 from heavy.telemetry import names
 from heavy.telemetry.metrics import RunMetrics
 from heavy.telemetry.tracing import Tracing, traceparent_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 
 from heavy.coordinator.api import TrajectoryPage
 from heavy.core.errors import NotFound
@@ -11,19 +11,7 @@ from heavy.core.ledger import NOTHING_SPENT, Ledger, Spend
 from heavy.core.records import GenerationRecord, LifecycleRecord, Record, ToolResultRecord
 from heavy.core.runs import Outcome
 from heavy.store.api import RunLog
-
-PAGE_RECORDS = 500
-
-
-async def records_of(log: RunLog, run: RunId) -> AsyncIterator[Record]:
-    """All records of a run's log, page by page."""
-    after = 0
-    while page := await log.read(run, after=after, limit=PAGE_RECORDS):
-        for record in page:
-            yield record
-        if len(page) < PAGE_RECORDS:
-            return
-        after = page[-1].number
+from heavy.store.reading import records_of
 
 
 def spend_of(record: Record) -> Spend:

@@ -82,6 +82,8 @@ class AggregationSection(_Part):
     """How much of each candidate the aggregator is shown at first, and whether it may open transcripts."""
 
     reasoning_tail_chars: Annotated[int, Field(ge=0)] = 4_000
+    show_tools: bool = True
+    """Whether tool calls and results stand between the reasoning that is shown."""
     trace_tools: bool = True
 
 

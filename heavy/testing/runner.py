@@ -13,6 +13,8 @@ from heavy.core.runs import Outcome, OutcomeKind, TrajectorySpec
 from heavy.store.api import ControlChannel, ControlKind
 
 SPEND = Spend(tokens_prompt=10, tokens_output=5, cost_usd=0.001)
+_SET = asyncio.Event()
+_SET.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,3 @@ class ScriptedRunner:
                 if control.trajectory == spec.trajectory:
                     return control.reason
         return "channel_closed"
-
-
-_SET = asyncio.Event()
-_SET.set()
