@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from heavy.core.ids import RunId
@@ -14,7 +14,7 @@ PAGES_MAX: Final = 4_096
 """Two million records; no run has more."""
 
 
-async def records_of(log: RunLog, run: RunId) -> AsyncIterator[Record]:
+async def records_of(log: RunLog, run: RunId) -> AsyncGenerator[Record]:
     """All records of a run so far, in order. Raises `NotFound`, `StoreUnavailable`."""
     after = 0
     for _ in range(PAGES_MAX):

@@ -7,6 +7,7 @@ import re
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,9 +24,8 @@ from heavy.core.records import (
 from heavy.core.runs import TraceCandidate
 from heavy.core.traces import Segment
 from heavy.store.api import RunLog
+from heavy.store.reading import records_of
 
-PAGE_RECORDS: Final = 256
-PAGES_MAX: Final = 4_096
 TRANSCRIPT_CHARS_MAX: Final = 16_000_000
 """Beyond it a transcript ends with a note; 256k tokens are about a million characters."""
 CACHE_CHARS_MAX: Final = 24_000_000
@@ -117,15 +117,12 @@ class StoreTraceReader:
     async def _render(self, trajectory: TrajectoryId) -> _Transcript:
         """Read the log page by page and keep what belongs to one trajectory, as text."""
         draft = _Draft()
-        after = 0
-        for _ in range(PAGES_MAX):
-            page = await self._log.read(self._run, after=after, limit=PAGE_RECORDS)
-            for record in page:
+        async with aclosing(records_of(self._log, self._run)) as records:
+            async for record in records:
                 if record.trajectory == trajectory:
                     draft.add(record)
-            if len(page) < PAGE_RECORDS or draft.full:
-                break
-            after = page[-1].number
+                if draft.full:
+                    break
         return draft.finish()
 
 
