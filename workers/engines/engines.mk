@@ -3,3 +3,5 @@
 
 sglang-env: $(READY) ## Build SGLang's CPU environment in the cache (once; 3.5 GB)
 	$(BIN)/python -m workers.engines.sglang.environment build
+
+test: sglang-env

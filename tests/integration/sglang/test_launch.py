@@ -70,6 +70,7 @@ def test_the_cpu_variant_runs_in_the_environment_heavy_builds(model: Path, built
     assert command.argv[0] == str(built.python)
     assert value(command.argv, "--max-total-tokens") == "65536"
     assert {"--sleep-on-idle", "--enable-metrics", "--enable-cache-report"} <= set(command.argv)
+    assert value(command.argv, "--sampling-defaults") == "openai"
     assert command.env["PYTHONPATH"].split(":") == [str(SHIMS), "/mine"]
     assert command.env["SGLANG_USE_CPU_ENGINE"] == "1"
     assert command.env["OMP_NUM_THREADS"] == "2"

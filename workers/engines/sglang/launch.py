@@ -129,7 +129,9 @@ def _flags(server: SglangServer) -> list[str]:
         flags += ["--tool-call-parser", server.tool_call_parser]
     if server.reasoning_parser:
         flags += ["--reasoning-parser", server.reasoning_parser]
+    # A request says how it samples; what it leaves out must not come from a file beside the weights.
     defaults: list[tuple[str, ...]] = [("--enable-metrics",), ("--enable-cache-report",)]
+    defaults += [("--sampling-defaults", "openai"), ("--constrained-json-disable-any-whitespace",)]
     if server.device == "cpu":
         defaults += [("--disable-overlap-schedule",), ("--sleep-on-idle",)]
         defaults += [("--max-total-tokens", str(CPU_TOTAL_TOKENS))]
