@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from heavy.aggregation.equivalence import Equivalence
+from heavy.aggregation.reflective import TRACE_TOOLS
 from heavy.config import Settings
 from heavy.coordinator.defaults import PolicyDefaults
 from heavy.coordinator.run import Parts
@@ -54,7 +55,9 @@ async def serving(settings: Settings) -> AsyncIterator[RpcServer]:
             profiles.by_name, settings.served_names or tuple(profiles), settings, TOOL_NAMES
         )
         owner = f"{socket.gethostname()}:{os.getpid()}"
-        service = CoordinatorService(parts, policies, settings, RunMetrics(registry), tracing, owner)
+        service = CoordinatorService(
+            parts, policies, settings, RunMetrics(registry, (*TOOL_NAMES, *TRACE_TOOLS)), tracing, owner
+        )
         rpc = RpcServer(service, settings, tracing)
         gateway = Gateway(settings, registry, ready=lambda: rpc.ready)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ from heavy.core.runs import (
 from heavy.profiles.loader import ProfileBook
 from heavy.runner.api import Runner
 from heavy.store.api import Control, ControlKind, Ending, Store
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +188,18 @@ class RunExecution:
             await self._finish(RunState.FAILED, (), failure=RunFailure("deadline", message))
 
     async def _listen(self, controls: AsyncIterator[Control]) -> None:
-        async for control in controls:
-            if control.kind == ControlKind.CANCEL:
-                self._cancel_reason = control.reason
-                self._cancelled.set()
+        """Take cancels. A run that could not be cancelled any more is ended: nobody else could stop it."""
+        try:
+            async for control in controls:
+                if control.kind == ControlKind.CANCEL:
+                    self._cancel(control.reason)
+        except Exception as error:
+            logger.exception("the control channel of %s is lost", self._spec.run)
+            self._cancel(f"The control channel of the run is lost: {error}")
+
+    def _cancel(self, reason: str) -> None:
+        self._cancel_reason = reason
+        self._cancelled.set()
 
     async def _cut(self, trajectory: TrajectoryId, reason: str) -> None:
         await self._parts.store.control.send(self._spec.run, Control(ControlKind.CUT, trajectory, reason))

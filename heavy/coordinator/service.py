@@ -146,7 +146,7 @@ class CoordinatorService:
             span.set_attribute(names.COST_USD, run.ledger.total.cost_usd)
         self._metrics.run_ended(run, ((run.ended_ms or clock.now_ms()) - spec.created_ms) / 1000)
         async for record in records_of(self._store.log, spec.run):
-            self._metrics.record(record, spec.tenant)
+            self._metrics.record(record, spec)
 
     async def watch(
         self, tenant: str, run: RunId, *, after: int, deltas: bool

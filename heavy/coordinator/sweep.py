@@ -29,7 +29,7 @@ async def end_orphans(store: Store, owner: str, lease_s: float) -> int:
 
 async def _end(store: Store, run: Run, epoch: int) -> None:
     outcomes = await outcomes_of(store.log, run.spec.run)
-    ledger = await ledger_of(store.log, run.spec.run, outcomes)
+    ledger = await ledger_of(store.log, run.spec.run, ())
     failure = RunFailure("coordinator_lost", MESSAGE, outcomes)
     body = LifecycleRecord(Event.RUN_STATE, state=RunState.FAILED, failure=failure, ledger=ledger)
     entry = Entry(trajectory=RUN_LEVEL, step=-1, body=body, at_ms=clock.now_ms())

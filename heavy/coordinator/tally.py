@@ -1,4 +1,4 @@
-"""The ledger of a run: what its runners reported, and for those that could not, what its log says."""
+"""What a run's log adds up to: its ledger, its outcomes, the pages of its trajectories."""
 
 from __future__ import annotations
 
@@ -26,23 +26,40 @@ def spend_of(record: Record) -> Spend:
 
 
 async def ledger_of(log: RunLog, run: RunId, outcomes: Iterable[Outcome]) -> Ledger:
-    """Per trajectory the larger of what its outcome and what its log account for, and their sum."""
+    """What every trajectory of a run spent, and the sum.
+
+    A runner reports a trajectory's spend with its outcome, generations that were cut or failed included
+    (those by an estimate: engines count at the end). `outcomes` are those in hand; the log has those of
+    runners that recorded theirs too late, or whose coordinator died. A trajectory whose runner could not
+    report is accounted for by its other records.
+    """
     logged: dict[str, Spend] = {}
+    reported: dict[str, Spend] = {}
     async for record in records_of(log, run):
         if record.trajectory:
             logged[record.trajectory] = logged.get(record.trajectory, NOTHING_SPENT) + spend_of(record)
-    reported = {str(outcome.trajectory): outcome.spend for outcome in outcomes}
-    trajectories = {
-        name: max(logged.get(name, NOTHING_SPENT), reported.get(name, NOTHING_SPENT), key=lambda s: s.tokens)
-        for name in sorted({*logged, *reported})
-    }
+            _report(reported, outcome_of(record))
+    for outcome in outcomes:
+        _report(reported, outcome)
+    trajectories = {name: reported.get(name) or logged[name] for name in sorted({*logged, *reported})}
     return Ledger(total=sum(trajectories.values(), NOTHING_SPENT), trajectories=trajectories)
+
+
+def _report(reported: dict[str, Spend], outcome: Outcome | None) -> None:
+    """Outcomes that a coordinator made up for a lost runner say nothing about what was spent."""
+    if outcome is not None and outcome.spend != NOTHING_SPENT:
+        reported[str(outcome.trajectory)] = outcome.spend
+
+
+def outcome_of(record: Record) -> Outcome | None:
+    """The outcome that a record reports, if it reports one."""
+    return record.body.outcome if isinstance(record.body, LifecycleRecord) else None
 
 
 async def outcomes_of(log: RunLog, run: RunId) -> tuple[Outcome, ...]:
     """The outcomes that a run's log has, in order of their ends."""
-    bodies = [record.body async for record in records_of(log, run)]
-    return tuple(body.outcome for body in bodies if isinstance(body, LifecycleRecord) and body.outcome)
+    found = [outcome_of(record) async for record in records_of(log, run)]
+    return tuple(outcome for outcome in found if outcome is not None)
 
 
 async def trajectory_page(
@@ -56,8 +73,7 @@ async def trajectory_page(
         if record.trajectory != trajectory:
             continue
         known = True
-        if isinstance(record.body, LifecycleRecord) and record.body.outcome is not None:
-            outcome = record.body.outcome
+        outcome = outcome_of(record) or outcome
         if record.number > after and len(records) <= limit:
             records.append(record)
     if not known:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from heavy.core.errors import HeavyError
 from heavy.core.ids import RunId, TrajectoryId
 from heavy.core.records import Delta
 from heavy.store.api import RunLog
@@ -14,6 +13,8 @@ logger = logging.getLogger(__name__)
 
 PENDING_CHARS_MAX = 1 << 20
 """Text held back at most while the store is slow; beyond, fresh text is dropped (the record has it all)."""
+PIECE_CHARS = 32
+"""What a piece counts besides its text: many tiny ones take memory too."""
 
 
 class Deltas:
@@ -41,8 +42,8 @@ class Deltas:
 
     def add(self, run: RunId, trajectory: TrajectoryId, step: int, reasoning: str, content: str) -> None:
         """Take fresh text; never waits."""
-        size = len(reasoning) + len(content)
-        if self._chars + size > PENDING_CHARS_MAX:
+        size = PIECE_CHARS + len(reasoning) + len(content)
+        if not (reasoning or content) or self._chars + size > PENDING_CHARS_MAX:
             return
         self._chars += size
         self._pending.setdefault((run, trajectory, step), []).append((reasoning, content))
@@ -52,10 +53,7 @@ class Deltas:
         while True:
             await self._fresh.wait()
             await asyncio.sleep(self._interval_s)
-            try:
-                await self._publish()
-            except HeavyError as error:
-                logger.debug("deltas were lost: %s", error)
+            await self._publish()
 
     async def _publish(self) -> None:
         pending, self._pending, self._chars = self._pending, {}, 0
@@ -65,4 +63,7 @@ class Deltas:
             reasoning = "".join(piece[0] for piece in pieces)
             content = "".join(piece[1] for piece in pieces)
             by_run.setdefault(run, []).append(Delta(trajectory, step, reasoning, content))
-        await asyncio.gather(*(self._log.publish(run, deltas) for run, deltas in by_run.items()))
+        published = (self._log.publish(run, deltas) for run, deltas in by_run.items())
+        for problem in await asyncio.gather(*published, return_exceptions=True):
+            if isinstance(problem, Exception):  # one run's text must not cost another's, nor end the loop
+                logger.debug("deltas were lost: %s", problem)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from heavy.agent.trajectory import Trajectory
 from heavy.core import clock
-from heavy.core.errors import HeavyError, LeaseLost, Overloaded, StoreUnavailable
+from heavy.core.errors import HeavyError, LeaseLost, NotFound, Overloaded, RunnerLost, StoreUnavailable
 from heavy.core.records import Event, LifecycleRecord
 from heavy.core.runs import Outcome, OutcomeKind, TrajectorySpec
 from heavy.runner.deltas import Deltas
@@ -66,6 +66,7 @@ class TrajectoryHost:
         self._in_flight_max = in_flight_max
         self._lease_s = lease_s
         self._under_way: set[asyncio.Task[Outcome]] = set()
+        self._stopping = False
 
     @property
     def in_flight(self) -> int:
@@ -73,21 +74,29 @@ class TrajectoryHost:
         return len(self._under_way)
 
     async def run(self, spec: TrajectorySpec) -> Outcome:
-        """Roll out one trajectory. Raises `Overloaded` when there is no room."""
+        """Roll out one trajectory; whatever fails in it is an outcome.
+
+        Raises `Overloaded` when there is no room (nothing has begun then), `RunnerLost` when it is stopped.
+        """
+        if self._stopping:
+            raise RunnerLost("The runner is going down.")
         if self.in_flight >= self._in_flight_max:
             raise Overloaded(f"The runner already executes {self.in_flight} trajectories.", RETRY_AFTER_S)
         task = asyncio.create_task(self._run(spec), name=f"{spec.run}/{spec.trajectory}")
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         try:
-            return await task
-        except asyncio.CancelledError:
+            await asyncio.wait({task})
+        finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            raise
+        if task.cancelled():  # not by our caller, so by `stop`
+            raise RunnerLost(f"The runner went down while it executed {spec.trajectory}.")
+        return task.result()
 
     async def stop(self) -> None:
-        """Cancel every trajectory and wait for its end."""
+        """Accept nothing more, cancel every trajectory and wait for its end. Safe to call twice."""
+        self._stopping = True
         tasks = tuple(self._under_way)
         for task in tasks:
             task.cancel()
@@ -113,17 +122,39 @@ class TrajectoryHost:
     async def _recorded(self, spec: TrajectorySpec) -> Outcome:
         """The trajectory between its first and last record. A lost store or lease leaves no last record."""
         journal = StoreJournal(self._store, spec, self._deltas)
-        trajectory = self._bench.trajectory(spec, journal)
-        title = self._bench.title(spec.profile)
         try:
-            started = LifecycleRecord(Event.TRAJECTORY_STARTED, title, profile=spec.profile)
-            await journal.record(-1, started)
-            outcome = await self._watched(spec, trajectory)
+            await journal.record(-1, self._started(spec))
+            outcome = await self._executed(spec, journal)
             ended = LifecycleRecord(Event.TRAJECTORY_ENDED, outcome=outcome, profile=spec.profile)
+        except HeavyError as error:
+            return _failed(spec, error)
+        try:
             await journal.record(-1, ended)
-        except (LeaseLost, StoreUnavailable) as error:
-            return replace(trajectory.cut(error.code, str(error)), kind=OutcomeKind.FAILED)
+        except HeavyError as error:
+            return replace(outcome, kind=OutcomeKind.FAILED, reason=error.code, detail=str(error))
         return outcome
+
+    def _started(self, spec: TrajectorySpec) -> LifecycleRecord:
+        try:
+            title = self._bench.title(spec.profile)
+        except NotFound:  # putting the trajectory together says so
+            title = spec.profile
+        return LifecycleRecord(Event.TRAJECTORY_STARTED, title, profile=spec.profile)
+
+    async def _executed(self, spec: TrajectorySpec, journal: StoreJournal) -> Outcome:
+        """The trajectory, whatever becomes of it. What it spent before it failed stays in its outcome."""
+        trajectory: Trajectory | None = None
+        try:
+            trajectory = self._bench.trajectory(spec, journal)
+            return await self._watched(spec, trajectory)
+        except HeavyError as error:
+            problem = error
+        except Exception as error:
+            logger.exception("%s of %s failed inside the runner", spec.trajectory, spec.run)
+            problem = HeavyError(f"It failed inside the runner: {type(error).__name__}; its log says more.")
+        if trajectory is None:
+            return _failed(spec, problem)
+        return replace(trajectory.cut(problem.code, str(problem)), kind=OutcomeKind.FAILED)
 
     async def _watched(self, spec: TrajectorySpec, trajectory: Trajectory) -> Outcome:
         """Run it beside those who may stop it: control messages and the loss of the lease."""
@@ -132,22 +163,18 @@ class TrajectoryHost:
             stop = asyncio.create_task(self._stop_signal(spec, controls))
             try:
                 await asyncio.wait({rollout, stop}, return_when=asyncio.FIRST_COMPLETED)
-                if rollout.done():
-                    return rollout.result()
                 rollout.cancel()
                 await asyncio.wait({rollout})
-                return self._stopped_outcome(rollout, stop.result(), trajectory)
+                if not rollout.cancelled():
+                    return rollout.result()
+                if not stop.done():
+                    raise HeavyError("The trajectory was cancelled from within.")
+                stopped = stop.result()
+                return replace(trajectory.cut(stopped.reason, stopped.detail), kind=stopped.kind)
             finally:
                 rollout.cancel()
                 stop.cancel()
                 await asyncio.gather(rollout, stop, return_exceptions=True)
-
-    def _stopped_outcome(
-        self, rollout: asyncio.Task[Outcome], stopped: Stopped, trajectory: Trajectory
-    ) -> Outcome:
-        if not rollout.cancelled() and rollout.exception() is None:
-            return rollout.result()
-        return replace(trajectory.cut(stopped.reason, stopped.detail), kind=stopped.kind)
 
     async def _stop_signal(self, spec: TrajectorySpec, controls: AsyncIterator[Control]) -> Stopped:
         """The first reason to stop. Raises `LeaseLost` when the run has no owner any more."""
@@ -170,14 +197,28 @@ class TrajectoryHost:
         raise StoreUnavailable(f"The control channel of {spec.run} ended.")
 
     async def _orphaned(self, spec: TrajectorySpec) -> Stopped:
-        """Ends when the lease under which this trajectory writes is gone, at most one lease late."""
-        seen_s = clock.monotonic_s()
+        """Ends when nobody is known to hold the lease under which this trajectory writes.
+
+        That is a quarter of a lease after it was lost, or one whole lease after the store last answered.
+        """
+        known_until_s = clock.monotonic_s() + self._lease_s
         while True:
             await asyncio.sleep(self._lease_s / LEASE_CHECKS_PER_LEASE)
             try:
-                if not await self._store.leases.held(spec.run, epoch=spec.epoch):
-                    return Stopped("lease_lost", "Nobody owns the run any more.", OutcomeKind.FAILED)
-                seen_s = clock.monotonic_s()
-            except HeavyError as error:
-                if clock.monotonic_s() - seen_s >= self._lease_s:
-                    return Stopped("store_unavailable", str(error), OutcomeKind.FAILED)
+                async with asyncio.timeout(known_until_s - clock.monotonic_s()):
+                    held = await self._store.leases.held(spec.run, epoch=spec.epoch)
+            except (HeavyError, TimeoutError) as error:
+                if clock.monotonic_s() >= known_until_s:
+                    detail = str(error) or f"The store has not answered for {self._lease_s:g} s."
+                    return Stopped(StoreUnavailable.code, detail, OutcomeKind.FAILED)
+                continue
+            if not held:
+                return Stopped(LeaseLost.code, "Nobody owns the run any more.", OutcomeKind.FAILED)
+            known_until_s = clock.monotonic_s() + self._lease_s
+
+
+def _failed(spec: TrajectorySpec, error: HeavyError) -> Outcome:
+    """The outcome of a trajectory that never ran, or whose end could not be recorded."""
+    return Outcome(
+        spec.trajectory, OutcomeKind.FAILED, reason=error.code, detail=str(error), profile=spec.profile
+    )

@@ -32,13 +32,20 @@ class TracedReplica:
             names.ENGINE_REQUEST_ID: request.request_id,
         }
         name = f"{names.CHAT} {request.profile}"
+        finished: Finished | None = None
         with self._tracing.span(name, request.traceparent, attributes, SpanKind.CLIENT) as span:
             inner = replace(request, traceparent=traceparent_of(span) or request.traceparent)
             async with aclosing(self._inner.generate(inner)) as events:
                 async for event in events:
                     if isinstance(event, Finished):
-                        _finished(span, event)
+                        finished = event
+                        break
                     yield event
+            if finished is not None:
+                _finished(span, finished)
+        # Outside the span: readers leave at the last event, which is no early end.
+        if finished is not None:
+            yield finished
 
     async def count_tokens(
         self, profile: str, messages: tuple[Message, ...], tools: tuple[ToolSpec, ...]

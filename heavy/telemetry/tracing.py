@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -9,7 +11,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -19,8 +21,16 @@ from heavy.telemetry import names
 
 Attributes = Mapping[str, str | int | float | bool]
 
+CANCELLED = "cancelled"
+"""The error type of a span that was left early, not because anything failed."""
+
 _PROPAGATOR = TraceContextTextMapPropagator()
 _EXPORT_TIMEOUT_S = 5
+_EXPORT_EVERY_MS = 500
+_SHUTDOWN_S = 3.0
+"""How long spans that are left may take to be sent; a receiver that is down must not hold up the end."""
+_ATTRIBUTE_CHARS_MAX = 256
+"""Some attributes are words of an engine, such as its model's name."""
 
 
 class Tracing:
@@ -29,11 +39,16 @@ class Tracing:
     def __init__(self, endpoint: str, service: str) -> None:
         self._provider: TracerProvider | None = None
         if endpoint:
-            self._provider = TracerProvider(resource=Resource.create({SERVICE_NAME: service}))
-            exporter = OTLPSpanExporter(
+            self._provider = TracerProvider(
+                resource=Resource.create({SERVICE_NAME: service}),
+                span_limits=SpanLimits(max_attribute_length=_ATTRIBUTE_CHARS_MAX),
+            )
+            self._exporter = OTLPSpanExporter(
                 endpoint=endpoint, insecure=not endpoint.startswith("https"), timeout=_EXPORT_TIMEOUT_S
             )
-            self._provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=500))
+            self._provider.add_span_processor(
+                BatchSpanProcessor(self._exporter, schedule_delay_millis=_EXPORT_EVERY_MS)
+            )
         provider = self._provider or trace.NoOpTracerProvider()
         self._tracer = provider.get_tracer("heavy")
 
@@ -47,12 +62,15 @@ class Tracing:
     def span(
         self, name: str, traceparent: str, attributes: Attributes, kind: SpanKind = SpanKind.INTERNAL
     ) -> Iterator[Span]:
-        """A span around a block. An exception marks it as failed with the error's stable code."""
+        """A span around a block. An exception marks it as failed with its stable code, never its text.
+
+        Leaving by a cancel, or by closing the generator the block is in, is marked as `cancelled`.
+        """
         span = self.start(name, traceparent, attributes, kind)
         try:
             yield span
         except BaseException as error:
-            code = error.code if isinstance(error, HeavyError) else type(error).__name__
+            code = _code_of(error)
             span.set_attribute(names.ERROR_TYPE, code)
             span.set_status(Status(StatusCode.ERROR, code))
             raise
@@ -60,10 +78,16 @@ class Tracing:
             span.end()
 
     def shutdown(self) -> None:
-        """Send what is left, bounded; safe to call twice."""
-        if self._provider is not None:
-            self._provider.shutdown()
-            self._provider = None
+        """Send what is left, within a few seconds; blocks. Safe to call twice."""
+        provider, self._provider = self._provider, None
+        if provider is None:
+            return
+        # The provider has no bound of its own that is short enough, and its exporter retries.
+        sending = threading.Thread(target=provider.shutdown, name="tracing-shutdown", daemon=True)
+        sending.start()
+        sending.join(_SHUTDOWN_S)
+        if sending.is_alive():
+            self._exporter.shutdown()
 
 
 def traceparent_of(span: Span) -> str:
@@ -81,3 +105,11 @@ def trace_id_of(traceparent: str) -> str:
 
 def _context(traceparent: str) -> Context:
     return _PROPAGATOR.extract({"traceparent": traceparent} if traceparent else {}, Context())
+
+
+def _code_of(error: BaseException) -> str:
+    if isinstance(error, HeavyError):
+        return error.code
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return CANCELLED
+    return type(error).__name__

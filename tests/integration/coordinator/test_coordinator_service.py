@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
-from tests_support.domain import PROFILE, policy
 
 from heavy.aggregation.equivalence import Equivalence
 from heavy.config import Settings
@@ -29,6 +28,8 @@ from heavy.store.redis import RedisStore
 from heavy.telemetry.metrics import RunMetrics
 from heavy.telemetry.tracing import Tracing
 from heavy.testing.runner import Part, ScriptedRunner
+
+from tests_support.domain import PROFILE, policy
 
 TENANT = "default"
 
@@ -80,7 +81,7 @@ async def make_desk(store: RedisStore) -> AsyncIterator[MakeDesk]:
                 Parts(store, runner, book, equivalence, chosen.lease_s),
                 PolicyDefaults(book.by_name, (PROFILE,), chosen, ()),
                 chosen,
-                RunMetrics(registry),
+                RunMetrics(registry, ()),
                 Tracing("", "test"),
                 "tester",
             )
