@@ -9,3 +9,8 @@ PROFILE_DIRECTORIES = (str(Path(__file__).parent / "abacus"),)
 LOCAL_PROFILE = "abacus"
 """What is served where nothing else was asked for."""
 DEMO_QUESTION = "Use python: multiply 4821 by 37, subtract 512, then divide by 5, rounding down."
+
+
+def demo_tools(question: str) -> tuple[str, ...]:
+    """The tools that Abacus is given in the demo: python, where the question asks for it (see FORMAT.md)."""
+    return ("python",) if "python" in question.lower() else ()

@@ -13,7 +13,7 @@ from heavy.cli.up import local_settings, running, status_line
 from heavy.client import HeavyClient
 from heavy.core.draft import PolicyDraft
 from workers.local import LocalPlan
-from workers.shipped import DEMO_QUESTION, LOCAL_PROFILE
+from workers.shipped import DEMO_QUESTION, LOCAL_PROFILE, demo_tools
 
 
 @click.command()
@@ -34,5 +34,5 @@ async def _demo(question: str, profile: str) -> int:
     async with running(LocalPlan((profile,)), settings, status_line()) as cluster:
         click.echo(f"\nQuestion: {question}\n")
         async with HeavyClient(f"{cluster.settings.host}:{cluster.settings.port}") as client:
-            code = await ask_and_show(client, question, PolicyDraft())
+            code = await ask_and_show(client, question, PolicyDraft(tools=demo_tools(question)))
     return code

@@ -18,7 +18,7 @@ BAR_COLUMNS = 16
 
 _OUTCOME_STYLE = {OutcomeKind.COMPLETED: "green", OutcomeKind.CUT: "yellow", OutcomeKind.FAILED: "red"}
 _METHOD = {
-    AggregationMethod.VOTE: "by vote: the arms agree",
+    AggregationMethod.VOTE: "by vote",
     AggregationMethod.REFLECTIVE: "by the reflective pass",
     AggregationMethod.SINGLE: "by the only arm that came to an answer",
 }
