@@ -141,7 +141,7 @@ class _Message(_Open):
     role: Literal["system", "user", "assistant", "tool", "developer"]
     content: Annotated[str, BeforeValidator(_text)] = ""
     reasoning_content: Annotated[str, BeforeValidator(_text)] = ""
-    tool_calls: Annotated[list[_Call], BeforeValidator(lambda v: v or [])] = []
+    tool_calls: Annotated[list[_Call], BeforeValidator(lambda v: v or [])] = Field(default_factory=list)
     tool_call_id: str | None = None
     name: str | None = None
 
