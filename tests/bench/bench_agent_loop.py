@@ -132,7 +132,3 @@ def main() -> None:
     print(f"  {1000 * sum(best) / len(best):.2f} ms of CPU a step")
     print(f"  {1000 * sum(first) / len(first):.2f} ms in the first tenth", end=", ")
     print(f"{1000 * sum(last) / len(last):.2f} ms in the last tenth")
-
-
-if __name__ == "__main__":
-    main()

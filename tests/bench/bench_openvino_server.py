@@ -1,7 +1,5 @@
 """Tokens per second through the OpenVINO server's HTTP API against the bare pipeline, in one run, as a ratio.
 
-    python tests/bench/bench_openvino_server.py [--model-path DIR] [--tokens 200] [--seconds 60] [--json FILE]
-
 Both sides generate the same number of tokens for the same prompts with the same scheduler settings and one
 inference thread; the HTTP side streams every token to a client in this process. Pairs of runs alternate, and
 the ratio is the median of the pairs' ratios, so that a machine that slows down slows both.
@@ -15,7 +13,6 @@ should be about 0.8 at 1 stream, 0.6 at 8 and 0.4 at 32; on an 8B-class model, a
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import statistics
@@ -29,6 +26,10 @@ import aiohttp
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "tests" / "fixtures" / "models" / "tiny-k2-int4"
 STREAMS = (1, 8, 32)
+TOKENS = 200
+"""Tokens of each generation."""
+SECONDS = 30.0
+"""Time for all of it, model loading aside."""
 KV_TOKENS = 65_536
 PROMPT = "Count the sum of the numbers, step by step, and check it again. "
 READY_S = 120.0
@@ -116,9 +117,9 @@ async def over_http(
     return sum(made) / (time.perf_counter() - start)
 
 
-async def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
+async def measure() -> list[dict[str, Any]]:
     """Every number of streams, pairs alternating until the time is up."""
-    flags = ["--model-path", str(given.model_path), "--threads", "1", "--die-with-parent"]
+    flags = ["--model-path", str(MODEL), "--threads", "1", "--die-with-parent"]
     flags += ["--max-total-tokens", str(KV_TOKENS)]
     server = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "workers.engines.openvino", *flags), stdout=asyncio.subprocess.PIPE, cwd=ROOT
@@ -126,10 +127,10 @@ async def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
     assert server.stdout is not None
     ready = json.loads(await asyncio.wait_for(server.stdout.readline(), READY_S))
     url = f"http://{ready['host']}:{ready['port']}"
-    bare = await Bare.start(given.model_path, given.tokens)
+    bare = await Bare.start(MODEL, TOKENS)
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            rows = [await _pairs(session, url, bare, streams, given) for streams in STREAMS]
+            rows = [await _pairs(session, url, bare, streams) for streams in STREAMS]
     finally:
         for process in (server, bare.process):
             process.terminate()
@@ -137,9 +138,7 @@ async def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-async def _pairs(
-    session: aiohttp.ClientSession, url: str, bare: Bare, streams: int, given: argparse.Namespace
-) -> dict[str, Any]:
+async def _pairs(session: aiohttp.ClientSession, url: str, bare: Bare, streams: int) -> dict[str, Any]:
     """One row: medians of both sides and of their ratio. The first pair warms up and is not counted."""
     texts = [(seed, f"{seed} {PROMPT}") for seed in range(streams)]
     prompts = []
@@ -148,9 +147,9 @@ async def _pairs(
         async with session.post(url + "/v1/tokenize", json=body) as response:
             prompts.append((seed, (await response.json())["tokens"]))
     pairs: list[tuple[float, float]] = []
-    end = time.monotonic() + given.seconds / len(STREAMS)
+    end = time.monotonic() + SECONDS / len(STREAMS)
     while len(pairs) < 3 or (time.monotonic() < end and len(pairs) < 12):
-        pairs.append((await bare.tokens_per_s(prompts), await over_http(session, url, texts, given.tokens)))
+        pairs.append((await bare.tokens_per_s(prompts), await over_http(session, url, texts, TOKENS)))
     counted = pairs[1:]
     return {
         "streams": streams,
@@ -162,23 +161,11 @@ async def _pairs(
 
 
 def main() -> None:
-    """Print a table, and write it as JSON where asked to."""
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--model-path", type=Path, default=MODEL)
-    flags.add_argument("--tokens", type=int, default=200, help="tokens of each generation")
-    flags.add_argument("--seconds", type=float, default=60.0, help="time for all of it, model loading aside")
-    flags.add_argument("--json", type=Path)
-    given = flags.parse_args()
-    rows = asyncio.run(measure(given))
-    print(f"{given.model_path.name}, {given.tokens} tokens a stream, one inference thread")
+    """Print a table; about half a minute."""
+    rows = asyncio.run(measure())
+    print(f"{MODEL.name}, {TOKENS} tokens a stream, one inference thread")
     print(f"{'streams':>8} {'bare tok/s':>11} {'HTTP tok/s':>11} {'ratio':>6} {'pairs':>6}")
     for row in rows:
         print(
             "{streams:>8} {bare_tokens_per_s:>11} {http_tokens_per_s:>11} {ratio:>6} {pairs:>6}".format(**row)
         )
-    if given.json:
-        given.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

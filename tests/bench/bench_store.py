@@ -140,7 +140,3 @@ def _generation() -> Entry:
         timing=GenerationTiming(0.0, 0.2, 2.0),
     )
     return Entry(arm(0), 0, body, clock.now_ms())
-
-
-if __name__ == "__main__":
-    main()

@@ -97,7 +97,3 @@ def main() -> None:
             asyncio.run(_all(url))
         finally:
             server.stop()
-
-
-if __name__ == "__main__":
-    main()
