@@ -18,9 +18,10 @@ token, no jitter. So what it intends is known exactly.
       tools       append of the generation, intent, dispatch: generation to result, without the tool itself
       hand-over   from the slowest arm's end to the aggregator's first record: vote, candidates, Ray call
       end         from the aggregator's end to the client's stream having ended
-2.  Memory per idle trajectory. Eight runs of eight arms wait in the middle of a generation that says a word
-    every 20 s; then, with those still there, eight more runs whose question is 64 KiB longer. Each time the
-    growth of the runners' resident memory over 64. They have executed runs before: modules are loaded.
+2.  Memory per idle trajectory, in runners that have just started. One run of eight arms loads the modules and
+    waits in a generation that says a word every 20 s; then eight more, then seven whose question is 64 KiB
+    longer, while all before are still there. Each time the growth of the runners' resident memory over the
+    number of arms.
 3.  Cancel. A client cancels a run whose eight arms stream; the time from the call to the engine's load report
     showing nothing running, polled every 2 ms or so, and the engine's own counter of aborts having grown by
     eight. The polling is in the figure.
@@ -125,8 +126,8 @@ def main() -> None:
 
 async def _measure(up: Up, store_url: str) -> None:
     async with asyncio.timeout(ALL_S), _service(up, store_url) as service:
-        await _print_wall(service)
         await _print_memory(service)
+        await _print_wall(service)
         await _print_cancels(service)
 
 
@@ -248,8 +249,9 @@ def _is(record: Record, event: Event) -> bool:
 async def _print_memory(service: Service) -> None:
     words = "How many words are there? "
     runs: list[RunId] = []
-    short = await _idle_bytes(service, QUESTION, runs)
-    long = await _idle_bytes(service, words * (LONG_BYTES // len(words)), runs)
+    await _idle_bytes(service, QUESTION, 1, runs)
+    short = await _idle_bytes(service, QUESTION, IDLE_RUNS, runs)
+    long = await _idle_bytes(service, words * (LONG_BYTES // len(words)), IDLE_RUNS - 1, runs)
     for run in runs:
         await service.client.cancel(run, "measured")
     for run in runs:
@@ -259,14 +261,14 @@ async def _print_memory(service: Service) -> None:
     print(f"so {(long - short) / LONG_BYTES:.1f} bytes for each byte of transcript")
 
 
-async def _idle_bytes(service: Service, question: str, runs: list[RunId]) -> float:
+async def _idle_bytes(service: Service, question: str, count: int, runs: list[RunId]) -> float:
     """Growth of the runners' resident memory for each trajectory that comes to wait; `runs` grows by them."""
     before = sum(map(_resident_bytes, service.runners))
-    runs += [(await service.client.create(question, IDLE)).spec.run for _ in range(IDLE_RUNS)]
+    runs += [(await service.client.create(question, IDLE)).spec.run for _ in range(count)]
     waiting = len(runs) * WIDTH
-    await until(lambda: _running(service, "idle"), lambda count: count == waiting, within_s=30.0)
+    await until(lambda: _running(service, "idle"), lambda running: running == waiting, within_s=30.0)
     during = sum(map(_resident_bytes, service.runners))
-    return (during - before) / (IDLE_RUNS * WIDTH)
+    return (during - before) / (count * WIDTH)
 
 
 def _resident_bytes(pid: int) -> int:
