@@ -137,6 +137,8 @@ class LocalCluster:
         self._progress("ray", "starting", "")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # Ray's workers are of low priority (15) unless told: engines and runners wait for nobody else.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         given = os.environ.get("RAY_ADDRESS")
         own: Mapping[str, Any] = {
             "include_dashboard": False,
