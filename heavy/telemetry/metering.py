@@ -26,7 +26,8 @@ class Prices:
     slots: int = 1
 
     def tokens_usd(self, *, prompt: int, cached: int, output: int) -> float:
-        """Money for tokens; `cached` is part of `prompt`."""
+        """Money for tokens; `cached` is part of `prompt`, whatever an engine claims."""
+        cached = min(cached, prompt)
         fresh = prompt - cached
         return (fresh * self.prompt_usd + cached * self.cached_usd + output * self.output_usd) / MILLION
 
