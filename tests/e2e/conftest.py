@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from tests_support.up import Up
 
 from heavy.client import HeavyClient
+
+from tests_support.up import Up
 
 
 @pytest.fixture(scope="session")

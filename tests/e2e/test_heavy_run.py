@@ -10,7 +10,6 @@ import sys
 import urllib.request
 
 import pytest
-from tests_support.up import Up
 
 from heavy.client import HeavyClient
 from heavy.core.draft import PolicyDraft
@@ -20,6 +19,8 @@ from heavy.core.policy import AggregationMode
 from heavy.core.records import Delta, GenerationRecord, Record, ToolIntentRecord, ToolResultRecord
 from heavy.core.runs import AggregationMethod, OutcomeKind, RunState
 from heavy.core.tools import CacheState
+
+from tests_support.up import Up
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
