@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from workers.abacus.scope import in_scope
+
 PROFILE_DIRECTORIES = (str(Path(__file__).parent / "abacus"),)
 """Directories of profiles that come with the workers."""
 LOCAL_PROFILE = "abacus"
 """What is served where nothing else was asked for."""
-DEMO_QUESTION = "Use python: multiply 4821 by 37, subtract 512, then divide by 5, rounding down."
+DEMO_QUESTION = "Use python: start with 787, multiply by 11, subtract 512."
+OUT_OF_SCOPE = f"""\
+Abacus knows small arithmetic told in a few dozen sentence templates, and nothing else: an answer of its
+to this question would be noise. Ask it something like:
+
+    heavy demo "{DEMO_QUESTION}"
+    heavy demo "There are 23 figs, 35 pears and 12 nuts. How many in all?"
+
+For real questions attach a real model. Write a profile (a remote API, an INT4 OpenVINO model on disk, or
+SGLang on your GPUs; the README has one of each), then:
+
+    heavy up --profiles-dir DIR --profile NAME"""
 
 
 def demo_tools(question: str) -> tuple[str, ...]:
     """The tools that Abacus is given in the demo: python, where the question asks for it (see FORMAT.md)."""
     return ("python",) if "python" in question.lower() else ()
+
+
+def out_of_scope(profile: str, question: str) -> str:
+    """What to say instead of asking, where Abacus does not know what is asked; else empty."""
+    return "" if profile != LOCAL_PROFILE or in_scope(question) else OUT_OF_SCOPE

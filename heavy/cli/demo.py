@@ -12,8 +12,9 @@ from heavy.cli.ask import ask_and_show
 from heavy.cli.up import local_settings, running, status_line
 from heavy.client import HeavyClient
 from heavy.core.draft import PolicyDraft
+from heavy.core.policy import AggregationMode
 from workers.local import LocalPlan
-from workers.shipped import DEMO_QUESTION, LOCAL_PROFILE, demo_tools
+from workers.shipped import DEMO_QUESTION, LOCAL_PROFILE, demo_tools, out_of_scope
 
 
 @click.command()
@@ -25,6 +26,9 @@ def demo(question: str, profile: str) -> None:
     Everything is real and local: a Valkey, a Ray cluster, a model server, a sandbox, a gRPC server. It takes
     about half a minute, needs no GPU and no network, and leaves nothing behind.
     """
+    if notice := out_of_scope(profile, question):
+        click.echo(notice)
+        sys.exit(exits.FAILED)
     sys.exit(asyncio.run(_demo(question, profile)))
 
 
@@ -34,5 +38,6 @@ async def _demo(question: str, profile: str) -> int:
     async with running(LocalPlan((profile,)), settings, status_line()) as cluster:
         click.echo(f"\nQuestion: {question}\n")
         async with HeavyClient(f"{cluster.settings.host}:{cluster.settings.port}") as client:
-            code = await ask_and_show(client, question, PolicyDraft(tools=demo_tools(question)))
+            policy = PolicyDraft(tools=demo_tools(question), aggregation=AggregationMode.REFLECTIVE)
+            code = await ask_and_show(client, question, policy)
     return code
