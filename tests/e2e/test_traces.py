@@ -176,8 +176,6 @@ async def test_a_cancelled_runs_spans_end_and_say_so(traced: HeavyClient, receiv
         async for _ in stream:
             pass
     ended = await traced.get(run)
-    assert ended.failure is not None
-    print("OUTCOMES", ended.failure.outcomes)
     spans = await spans_of(receiver, ended, RUN, *(f"invoke_agent {arm(i)}" for i in range(4)))
     agents = of(spans, names.INVOKE_AGENT)
     assert len(agents) == 4
