@@ -40,12 +40,13 @@ def test_a_wrong_answer_never_survives(family: str) -> None:
 @pytest.mark.parametrize(
     ("reasoning", "answer", "last"),
     [
-        ("1 nuts 20\n2 figs 20+10=40", "40", "2 figs 20+10=30 bad"),
-        ("1 nuts 20\n2 nuts 20+20=40", "40", "2 nuts twice bad"),
-        ("1 nuts 20\n2 figs 20+10=30", "30", "pens missing bad"),
-        ("1 nuts 20\n2 figs 20+10=30\n3 pens 30+30=60", "61", "= 60 bad"),
-        ("1 nuts 20\nwhatever", "60", "bad"),
-        ("", None, "figs missing bad"),
+        ("1 20 nuts\n2 20+10=40 figs", "40", "2 20+10=30 figs bad"),
+        ("1 20 nuts\n2 20+20=40 nuts", "40", "2 20 twice bad"),
+        ("1 20 nuts\n2 20+10=30 figs", "30", "30 missing bad"),
+        ("1 20 nuts\n2 20+10=30 figs\n3 30+30=60 pens", "61", "= 60 bad"),
+        ("1 20 nuts\n2 20+15=35 figs", "35", "bad"),
+        ("1 20 nuts\nwhatever", "60", "bad"),
+        ("", None, "10 missing bad"),
     ],
 )
 def test_an_audit_names_what_is_wrong(reasoning: str, answer: str | None, last: str) -> None:
@@ -60,8 +61,8 @@ def test_the_prompt_lists_answers_as_the_audit_visits_them() -> None:
 
 
 def test_a_minority_that_is_right_wins_and_is_cited() -> None:
-    wrong = "1 nuts 20\n2 figs 20+10=30\n3 pens 30+30=70"
-    right = "1 pens 30\n2 nuts 30+20=50\n3 figs 50+10=60"
+    wrong = "1 20 nuts\n2 20+10=30 figs\n3 30+30=70 pens"
+    right = "1 30 pens\n2 30+20=50 nuts\n3 50+10=60 figs"
     made = [Candidate("A", "70", wrong), Candidate("B", "70", wrong), Candidate("C", "60", right)]
     thought, answer, cites = aggregate(TOTAL, made, random.Random(0))
     assert (answer, cites) == ("60", ["C"])
@@ -72,7 +73,7 @@ def test_a_minority_that_is_right_wins_and_is_cited() -> None:
 
 
 def test_where_nobody_is_right_the_answer_is_derived_anew_and_nobody_is_cited() -> None:
-    made = [Candidate("A", None, "1 nuts 20", "cut"), Candidate("B", "61", "1 nuts 21")]
+    made = [Candidate("A", None, "1 20 nuts", "cut"), Candidate("B", "61", "1 21 nuts")]
     thought, answer, cites = aggregate(TOTAL, made, random.Random(0))
     assert (answer, cites) == ("60", [])
     assert "\nnone\n" in thought

@@ -17,7 +17,7 @@ from workers.abacus.tasks import totals
 from workers.abacus.tasks.base import Problem
 from workers.abacus.tasks.trace import reasoning_lines
 
-_VISIT = re.compile(r"(\d+) (\w+) ")
+_VISIT = re.compile(r"\d+ (?:(\d+)\*(\d+)=|(\d+)(?:\+(\d+))?)")
 _PLAIN = re.compile(r"step \d+|done|fails, again")
 
 
@@ -40,27 +40,44 @@ def audit(problem: Problem, reasoning: str, answer: str | None) -> Audit:
 
 
 def _terms(problem: Problem, written: Sequence[str]) -> tuple[list[str], bool]:
-    left = {term.label: term for term in problem.terms}
+    """Terms are told apart by their quantity: a right quantity under a wrong name is no wrong step."""
+    left = list(problem.terms)
     checked: list[str] = []
     before = 0
     for number, line in enumerate(written, 1):
-        match = _VISIT.match(line)
-        label = match.group(2) if match else ""
-        if label not in left:
-            known = any(term.label == label for term in problem.terms)
-            checked.append(f"{number} {label} twice bad" if known else "bad")
+        meant = _quantity(line, number)
+        term = next((term for term in left if (term.times, term.amount) == meant), None)
+        if term is None:
+            known = meant is not None and any((t.times, t.amount) == meant for t in problem.terms)
+            checked.append(f"{number} {_told(*meant)} twice bad" if meant and known else "bad")
             return checked, False
-        term = left.pop(label)
+        left.remove(term)
         right = totals.line(number, term, before)
         before += term.value
-        if line != right:
+        if line.rpartition(" ")[0] != right.rpartition(" ")[0]:
             checked.append(f"{right} bad")
             return checked, False
         checked.append(right)
     if left:
-        checked.append(f"{next(iter(left))} missing bad")
+        checked.append(f"{_told(left[0].times, left[0].amount)} missing bad")
         return checked, False
     return checked, True
+
+
+def _quantity(line: str, number: int) -> tuple[int | None, int] | None:
+    """The (times, amount) a line visits, or None where it reads like no visit."""
+    match = _VISIT.match(line)
+    if match is None:
+        return None
+    times, grouped, first, added = match.groups()
+    if times is not None:
+        return int(times), int(grouped)
+    plain = first if number == 1 else added
+    return (None, int(plain)) if plain else None
+
+
+def _told(times: int | None, amount: int) -> str:
+    return str(amount) if times is None else f"{times}*{amount}"
 
 
 def _fixed(problem: Problem, written: Sequence[str]) -> tuple[list[str], bool]:

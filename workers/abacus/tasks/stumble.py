@@ -61,14 +61,14 @@ def _wander(problem: Problem, rng: random.Random, rate: float) -> tuple[list[str
         after = before + product
         if number > 1 and rng.random() < rate:
             after = slip(rng, after)
-        head = f"{number} {term.label} "
+        head, tail = f"{number} ", f" {term.label}"
         part = f"{term.times}*{amount}={product}" if term.times is not None else f"{amount}"
         if number == 1:
-            lines.append(head + part)
+            lines.append(head + part + tail)
         elif term.times is not None:
-            lines.append(f"{head}{part} {before}+{product}={after}")
+            lines.append(f"{head}{part} {before}+{product}={after}{tail}")
         else:
-            lines.append(f"{head}{before}+{product}={after}")
+            lines.append(f"{head}{before}+{product}={after}{tail}")
         before = after
     return lines, before
 

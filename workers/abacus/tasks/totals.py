@@ -49,8 +49,16 @@ def problem(family: str, template: str, level: int, question: str, terms: list[T
 
 def line(number: int, term: Term, before: int) -> str:
     """The one line that visits `term` as the `number`-th one, `before` being the total so far."""
-    head = f"{number} {term.label} "
+    tail = f" {term.label}"
     if term.times is None:
-        return head + (f"{term.amount}" if number == 1 else f"{before}+{term.amount}={before + term.value}")
+        return (
+            f"{number} "
+            + (f"{term.amount}" if number == 1 else f"{before}+{term.amount}={before + term.value}")
+            + tail
+        )
     product = f"{term.times}*{term.amount}={term.value}"
-    return head + (product if number == 1 else f"{product} {before}+{term.value}={before + term.value}")
+    return (
+        f"{number} "
+        + (product if number == 1 else f"{product} {before}+{term.value}={before + term.value}")
+        + tail
+    )
