@@ -8,11 +8,11 @@ import logging
 import os
 import signal
 from asyncio.subprocess import PIPE
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from heavy.core.clock import monotonic_s
 from heavy.tools.sandbox import bootstrap, jail
@@ -109,7 +109,7 @@ class Sandbox:
         try:
             child = _Child(self.limits)
             try:
-                await child.start(self._jail)
+                await _seen_through(child.start(self._jail))
                 return await child.run(source, max(0.0, deadline_s - monotonic_s()))
             except OSError as error:  # no process, no descriptor, no bwrap: not the code's doing
                 return Execution(Ending.BROKEN, "", f"The sandbox could not be started: {error}")
@@ -128,6 +128,8 @@ class _Child:
         self._info_fd = -1
         self._go_fd = -1
         self._first_fd = -1
+        self._first_pid = 0
+        self._info = b""
         self._process: asyncio.subprocess.Process
         self._outputs: tuple[_Output, _Output]
         self._started = False
@@ -186,20 +188,24 @@ class _Child:
         return Execution(ending, stdout, stderr, self._process.returncode)
 
     async def _take_charge(self) -> None:
-        """Get hold of the namespace's first process, with which all others die, and map its users."""
-        info = b""
-        while b"}" not in info:
+        """Get hold of the namespace's first process, map its users and let it go on."""
+        await self._get_hold()
+        if self._first_fd >= 0 and self._go_fd >= 0:
+            _map_users(self._first_pid)
+            os.write(self._go_fd, b"1")
+
+    async def _get_hold(self) -> None:
+        """Learn from bwrap which process is the namespace's first, with which all others die."""
+        while b"}" not in self._info:
             await _readable(self._info_fd)
             chunk = os.read(self._info_fd, _CHUNK)
             if not chunk:
                 return  # bwrap gave up; its reason is on stderr
-            info += chunk
-        pid = int(json.loads(info)["child-pid"])
-        self._first_fd = os.pidfd_open(pid)
-        self._ours.callback(os.close, self._first_fd)
-        if self._go_fd >= 0:
-            _map_users(pid)
-            os.write(self._go_fd, b"1")
+            self._info += chunk
+        if self._first_fd < 0:
+            self._first_pid = int(json.loads(self._info)["child-pid"])
+            self._first_fd = os.pidfd_open(self._first_pid)
+            self._ours.callback(os.close, self._first_fd)
 
     async def _hand_over(self, source: bytes) -> None:
         """Send the code once the sandbox says that it stands; a half-made one may yet lose its keeper."""
@@ -232,6 +238,10 @@ class _Child:
             self._ours.close()
             return
         try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    # Cut while it was starting: without bwrap, the first process would wait for ever.
+                    await self._get_hold()
             self._kill()
             if self._process.stdin is not None:
                 self._process.stdin.close()
@@ -310,6 +320,16 @@ def _filled_pipe(data: bytes) -> int:
     finally:
         os.close(write)
     return read
+
+
+async def _seen_through(start: Coroutine[Any, Any, None]) -> None:
+    """Await what takes a moment and must not stop half-way: a cancel is raised once it is done."""
+    task = asyncio.ensure_future(start)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 async def _readable(fd: int) -> None:
