@@ -6,14 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from .server import Running, serving
+from .server import LIMITS, Running, serving
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Running]:
     """A server on a free loopback port."""
-    with serving() as running:
-        yield running
+    flags = ["--max-running-requests", str(LIMITS["running"]), "--max-queued-requests", str(LIMITS["queued"])]
+    with serving(*flags, "--load-snapshot-publish-interval", "1") as server:
+        yield server
 
 
 @pytest.fixture

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.integration.sglang.server import serving
-
-from . import conformance
-from .conformance import Capabilities
+from tests.integration.engines import conformance
+from tests.integration.engines.conformance import Capabilities
 
 Check = Callable[[str, Capabilities], Awaitable[None]]
 
@@ -22,7 +20,6 @@ SGLANG = Capabilities(
     control_tokens_are_text=False,
     aborted_metric="sglang:num_aborted_requests_total",
     names_the_field=False,
-    retry_after=False,
 )
 DIFFERS = {
     "check_an_abort_ends_the_generation": "aborts by a beginning only where that is itself an id in flight",
@@ -40,20 +37,9 @@ def strict_tools(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(tool["function"], "strict", True)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serving() as running:
-        yield running.base_url
-
-
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
 async def test_sglang(url: str, check: Check) -> None:
     await check(url, SGLANG)
-
-
-async def test_a_full_queue_says_so() -> None:
-    with serving("--max-running-requests", "1", "--max-queued-requests", "1") as running:
-        await conformance.check_a_full_queue_says_so(running.base_url, SGLANG)
 
 
 def test_every_difference_names_a_check() -> None:
