@@ -88,24 +88,27 @@ async def serve(settings: Settings) -> None:
 
 def main() -> int:
     """The process's entry point; its exit status."""
-    settings = Settings()
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    ray_address = os.environ.get("RAY_ADDRESS")
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
-        if not settings.store_url or not ray_address:
-            raise ConfigError(
-                "A coordinator needs HEAVY_STORE_URL and RAY_ADDRESS; `heavy up` brings up all of them."
-            )
-        ray_adapter.connect(ray_address)  # before the loop: Ray takes over signals, and we take them back
-        asyncio.run(serve(settings))
+        run(Settings.read())
     except HeavyError as error:
         logger.error("%s", error)
         return EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILED
     finally:
         ray_adapter.disconnect()
     return 0
+
+
+def run(settings: Settings) -> None:
+    """Join Ray, then serve. Raises `ConfigError` for what is missing."""
+    logging.getLogger().setLevel(settings.log_level)
+    ray_address = os.environ.get("RAY_ADDRESS")
+    if not settings.store_url or not ray_address:
+        raise ConfigError(
+            "A coordinator needs HEAVY_STORE_URL and RAY_ADDRESS; `heavy up` brings up all of them."
+        )
+    ray_adapter.connect(ray_address)  # before the loop: Ray takes over signals, and we take them back
+    asyncio.run(serve(settings))
 
 
 def _registry() -> CollectorRegistry:

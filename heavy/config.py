@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from heavy.core.errors import ConfigError
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -76,6 +79,16 @@ class Settings(BaseSettings):
         return tuple(name.strip() for name in self.served.split(",") if name.strip())
 
     @classmethod
+    def read(cls) -> Settings:
+        """The settings of this process's environment. Raises `ConfigError` naming every wrong variable."""
+        try:
+            return cls()
+        except ValidationError as error:
+            raise ConfigError(
+                "\n".join(_fault(cls.model_config["env_prefix"], e) for e in error.errors())
+            ) from error
+
+    @classmethod
     def of(cls, environment: Mapping[str, str]) -> Settings:
         """Settings from `HEAVY_*` variables of a mapping alone, wherever it came from."""
         prefix = cls.model_config["env_prefix"]
@@ -90,3 +103,8 @@ class Settings(BaseSettings):
             text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
             values[f"{self.model_config['env_prefix']}{name.upper()}"] = text
         return values
+
+
+def _fault(prefix: str, found: ErrorDetails) -> str:
+    name = f"{prefix}{str(found['loc'][0]).upper()}"
+    return f"{name} is {found['input']!r:.80}; {found['msg'][:1].lower()}{found['msg'][1:]}."

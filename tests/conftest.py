@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+
 from heavy.config import Settings
 from heavy.store.redis import RedisStore, connect
+
 from tests_support.servers import StoreServer
 
 

@@ -21,11 +21,12 @@ from typing import Any, Final, Literal
 import ray
 
 from heavy.config import Settings
-from heavy.core.errors import ConfigError, HeavyError
+from heavy.core.errors import ConfigError, HeavyError, NotFound
 from heavy.profiles.loader import load_profiles
 from heavy.profiles.schema import Profile
 from heavy.runner.ray_adapter import NAMESPACE
 from heavy.store.embedded import EmbeddedValkey
+from heavy.store.redis import connect
 from workers import actors
 from workers.coordinator_process import CoordinatorProcess
 from workers.launch import free_port
@@ -114,10 +115,10 @@ class LocalCluster:
 
     def _profiles(self) -> list[Profile]:
         book = load_profiles(self._given.profile_directories)
-        chosen = [book.get(name) for name in self._plan.profiles]
-        if not chosen:
-            raise ConfigError("No profile was chosen; name one with --profile (`heavy profiles` lists them).")
-        return chosen
+        try:
+            return [book.get(name) for name in self._plan.profiles]
+        except NotFound as error:
+            raise ConfigError(f"{error} Profiles of your own are found with --profiles-dir.") from error
 
     async def _start_stores(self) -> None:
         changes: dict[str, str] = {}
@@ -132,6 +133,7 @@ class LocalCluster:
             changes[f"HEAVY_{role.upper()}_URL"] = embedded.start()
             self._progress(role, "ready", "Valkey, embedded")
         self._settle(changes)
+        await (await connect(self.settings.store_url, self.settings)).close()
 
     async def _start_ray(self) -> None:
         self._progress("ray", "starting", "")
@@ -145,14 +147,19 @@ class LocalCluster:
             "object_store_memory": OBJECT_STORE_BYTES,
             "_node_ip_address": "127.0.0.1",
         }
-        await asyncio.to_thread(
-            ray.init,
-            address=given or "local",
-            namespace=NAMESPACE,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **({} if given else own),
-        )
+        try:
+            await asyncio.to_thread(
+                ray.init,
+                address=given or "local",
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **({} if given else own),
+            )
+        except Exception as error:  # Ray raises bare exceptions when its daemons do not come up
+            raise HeavyError(
+                f"Ray did not start: {error} Its logs are in /tmp/ray/session_latest/logs."
+            ) from error
         self._ray_address = given or str(ray.get_runtime_context().gcs_address)
         self._progress("ray", "ready", "given" if given else "local cluster")
 
@@ -161,9 +168,12 @@ class LocalCluster:
         for profile in profiles:
             count = self._plan.replicas or profile.serve.replicas or 1
             starts += [self._start_replica(f"{profile.name}-{index}", profile) for index in range(count)]
-        async with asyncio.TaskGroup() as group:
-            for start in starts:
-                group.create_task(start)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for start in starts:
+                    group.create_task(start)
+        except* HeavyError as failures:
+            raise failures.exceptions[0] from None
 
     async def _start_runner(self) -> None:
         """One more runner, under a name of its own: Ray keeps the name of a dead actor for a while."""

@@ -17,7 +17,7 @@ from workers.local import LocalCluster, LocalPlan
 from workers.shipped import LOCAL_PROFILE, PROFILE_DIRECTORIES
 
 
-@click.command()
+@click.command(short_help="Serve on this machine, until Ctrl-C.")
 @click.option(
     "--profile", "profiles", multiple=True, help=f"What to serve; repeatable.  [default: {LOCAL_PROFILE}]"
 )
@@ -70,7 +70,7 @@ def ready_text(settings: Settings) -> str:
 
 def local_settings(profile_dirs: tuple[str, ...], *, port: int | None, http_port: int | None) -> Settings:
     """Settings of the environment with what the flags say, and with the profiles that are shipped."""
-    given = Settings()
+    given = Settings.read()
     dirs = (*profile_dirs, *given.profile_directories, *PROFILE_DIRECTORIES)
     changes = {"profile_dirs": ":".join(dirs), "port": port, "http_port": http_port}
     return given.model_copy(update={k: v for k, v in changes.items() if v is not None})

@@ -9,9 +9,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from tests_support.servers import StoreServer
-from tests_support.up import PROFILES, Up, alive, processes_below
-from tests_support.waiting import until
 
 from heavy.client import HeavyClient
 from heavy.config import Settings
@@ -24,6 +21,10 @@ from heavy.replicas.client import HttpReplica
 from heavy.replicas.http import Endpoint, HttpPool
 from heavy.store.api import ReplicaInfo
 from heavy.store.redis import RedisStore, connect
+
+from tests_support.servers import StoreServer
+from tests_support.up import PROFILES, Up, alive, processes_below
+from tests_support.waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

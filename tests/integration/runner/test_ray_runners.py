@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
+
+SUPPORT = Path(__file__).parents[2] / "support"
 
 
 class Acting:
@@ -99,12 +102,18 @@ def spec(text: str, index: int = 0, left_s: float = 60.0) -> TrajectorySpec:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """Ray, started once: it takes most of these tests' time."""
-    ray.init(
-        num_cpus=2, namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
-    )
-    yield
-    ray.shutdown()
+    """Ray, started once: it takes most of these tests' time. Its workers import this module, too."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", str(SUPPORT), prepend=os.pathsep)
+        ray.init(
+            num_cpus=2,
+            namespace=NAMESPACE,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+        yield
+        ray.shutdown()
 
 
 class Fleet:

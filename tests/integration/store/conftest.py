@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from tests_support.servers import BINARIES, StoreServer
 
 from heavy.config import Settings
 from heavy.store.redis import RedisStore, connect
+
+from tests_support.servers import BINARIES, StoreServer
 
 
 @pytest.fixture(scope="session", params=sorted(BINARIES))

@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
-from tests_support.domain import run_spec
 
 from heavy.config import Settings
 from heavy.core.errors import ConfigError, StoreUnavailable
 from heavy.store.embedded import EmbeddedValkey
 from heavy.store.redis import connect
+
+from tests_support.domain import run_spec
 
 PARENT = """
 import sys, time

@@ -7,9 +7,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests_support.domain import policy, run_spec
-from tests_support.proxy import LossyProxy
-from tests_support.servers import StoreServer
 
 from heavy.config import Settings
 from heavy.core.errors import BudgetExhausted, LeaseLost
@@ -17,6 +14,10 @@ from heavy.core.ids import RunId
 from heavy.core.policy import Budget
 from heavy.store.api import Amount
 from heavy.store.redis import RedisStore, connect
+
+from tests_support.domain import policy, run_spec
+from tests_support.proxy import LossyProxy
+from tests_support.servers import StoreServer
 
 
 async def with_budget(store: RedisStore, budget: Budget) -> RunId:

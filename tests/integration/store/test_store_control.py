@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 import redis.asyncio
-from tests_support.domain import run_spec
-from tests_support.entries import failure, state_entry
 
 from heavy.config import Settings
 from heavy.core.errors import NotFound
@@ -15,6 +13,9 @@ from heavy.core.ids import AGGREGATOR, RUN_LEVEL, RunId, TrajectoryId, arm, new_
 from heavy.core.runs import RunState
 from heavy.store.api import Control, ControlKind
 from heavy.store.redis import RedisStore, connect
+
+from tests_support.domain import run_spec
+from tests_support.entries import failure, state_entry
 
 CANCEL = Control(ControlKind.CANCEL, RUN_LEVEL, "enough")
 CUT = Control(ControlKind.CUT, arm(3), "straggler")

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 import redis.asyncio
-from tests_support.domain import run_spec
-from tests_support.entries import failure, state_entry
-from tests_support.proxy import LossyProxy
 
 from heavy.config import Settings
 from heavy.core.errors import InvalidRequest, RequestConflict
 from heavy.core.runs import RunSpec, RunState
 from heavy.store.keys import RunKeys
 from heavy.store.redis import RedisStore, connect
+
+from tests_support.domain import run_spec
+from tests_support.entries import failure, state_entry
+from tests_support.proxy import LossyProxy
 
 ALL: frozenset[RunState] = frozenset()
 
@@ -136,10 +137,10 @@ async def test_every_key_of_a_run_is_gone_some_time_after_its_end(store_url: str
 
 
 async def test_no_key_of_a_run_that_never_ends_stays_for_ever(store: RedisStore, store_url: str) -> None:
-    from tests_support.entries import delta, note
-
     from heavy.core.ids import RUN_LEVEL
     from heavy.store.api import Amount, Control, ControlKind
+
+    from tests_support.entries import delta, note
 
     spec = run_spec(request_id="r")
     await create(store, spec)

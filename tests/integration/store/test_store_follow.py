@@ -5,8 +5,6 @@ import contextlib
 
 import pytest
 import redis.asyncio
-from tests_support.domain import run_spec
-from tests_support.entries import delta, detail, failure, generation, note, state_entry
 
 from heavy.config import Settings
 from heavy.core.errors import NotFound, Overloaded
@@ -15,6 +13,9 @@ from heavy.core.records import Record
 from heavy.core.runs import RunState
 from heavy.store.keys import RunKeys
 from heavy.store.redis import RedisStore, connect
+
+from tests_support.domain import run_spec
+from tests_support.entries import delta, detail, failure, generation, note, state_entry
 
 
 async def fresh(store: RedisStore) -> RunId:

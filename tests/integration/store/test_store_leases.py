@@ -4,14 +4,15 @@ import asyncio
 
 import pytest
 import redis.asyncio
-from tests_support.domain import run_spec
-from tests_support.entries import failure, note, state_entry
 
 from heavy.core.errors import LeaseLost
 from heavy.core.ids import RunId, new_run_id
 from heavy.core.runs import RunState
 from heavy.store.keys import LIVE, RunKeys
 from heavy.store.redis import RedisStore
+
+from tests_support.domain import run_spec
+from tests_support.entries import failure, note, state_entry
 
 
 async def fresh(store: RedisStore, lease_s: float = 30) -> RunId:

@@ -5,15 +5,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests_support.domain import run_spec
-from tests_support.entries import detail, failure, generation, note, state_entry
-from tests_support.proxy import LossyProxy
 
 from heavy.config import Settings
 from heavy.core.errors import HeavyError, LeaseLost, NotFound
 from heavy.core.ids import RunId, new_run_id
 from heavy.core.runs import RunState
 from heavy.store.redis import RedisStore, connect
+
+from tests_support.domain import run_spec
+from tests_support.entries import detail, failure, generation, note, state_entry
+from tests_support.proxy import LossyProxy
 
 WRITER = """
 import asyncio, sys

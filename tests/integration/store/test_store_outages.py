@@ -7,15 +7,16 @@ from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
-from tests_support.domain import run_spec
-from tests_support.entries import note
-from tests_support.servers import BINARIES, StoreServer
 
 from heavy.config import Settings
 from heavy.core.errors import ConfigError, LeaseLost, StoreUnavailable
 from heavy.core.ids import RUN_LEVEL, RunId
 from heavy.store.api import Control, ControlKind
 from heavy.store.redis import RedisStore, connect
+
+from tests_support.domain import run_spec
+from tests_support.entries import note
+from tests_support.servers import BINARIES, StoreServer
 
 BOUND_S = 1.0
 SLACK_S = 0.5

@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from tests_support.domain import policy
 
 from heavy.aggregation.aggregate import aggregate
 from heavy.aggregation.equivalence import Equivalence
@@ -12,6 +11,8 @@ from heavy.aggregation.vote import agreement_of, overtakable
 from heavy.core.ids import AGGREGATOR, arm
 from heavy.core.policy import AggregationMode
 from heavy.core.runs import AggregationMethod, Citation, Outcome, OutcomeKind
+
+from tests_support.domain import policy
 
 
 def outcomes(*answers: str) -> list[Outcome]:

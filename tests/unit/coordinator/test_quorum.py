@@ -17,6 +17,7 @@ from heavy.coordinator.quorum import (
 from heavy.core.ids import arm
 from heavy.core.policy import AggregationMode
 from heavy.core.runs import Agreement, AnswerGroup
+
 from tests_support.domain import policy
 
 
