@@ -394,9 +394,11 @@ class LostChannel:
         pass
 
     async def _messages(self) -> AsyncIterator[Control]:
+        no_messages: tuple[Control, ...] = ()
+        for message in no_messages:
+            yield message
         await asyncio.sleep(0.05)
         raise HeavyError("The channel broke.")
-        yield
 
 
 async def test_a_trajectory_that_could_not_be_cut_any_more_ends(make_desk: MakeDesk) -> None:
