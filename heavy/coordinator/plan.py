@@ -13,6 +13,9 @@ from heavy.profiles.schema import Profile
 AGGREGATION_DEADLINE_SHARE = 0.2
 AGGREGATION_DEADLINE_MAX_S = 120.0
 """How much of a run's deadline is kept for the aggregation: a share, and at most so many seconds."""
+STEP_SHARE = 0.25
+"""The part of an arm's fair share of a token budget that one step may generate."""
+STEP_TOKENS_MIN = 128
 
 
 def arms_deadline_ms(run: RunSpec) -> int:
@@ -41,11 +44,25 @@ def arm_spec(run: RunSpec, index: int, profile: Profile, epoch: int) -> Trajecto
         context_policy=policy.context_policy,
         steps_max=min(policy.budget.steps_per_trajectory_max, profile.limits.steps_max),
         tool_calls_max=policy.budget.tool_calls_max,
-        reasoning_tokens_per_step_max=policy.budget.reasoning_tokens_per_step_max,
+        reasoning_tokens_per_step_max=step_tokens_max(policy),
         deadline_ms=arms_deadline_ms(run),
         epoch=epoch,
         traceparent=run.traceparent,
     )
+
+
+def step_tokens_max(policy: Policy) -> int:
+    """What one step of an arm may generate: the policy's cap, and no more than a part of the arm's fair share.
+
+    Generations reserve the most they can cost. Without this the first arms to start would hold a small
+    budget between them and the rest would be cut before their first step.
+    """
+    budget = policy.budget
+    if budget.tokens_max is None:
+        return budget.reasoning_tokens_per_step_max
+    fair_share = budget.tokens_max * (1 - budget.aggregation_share) / policy.width
+    part = max(STEP_TOKENS_MIN, int(fair_share * STEP_SHARE))
+    return min(budget.reasoning_tokens_per_step_max, part)
 
 
 def alone(policy: Policy) -> Policy:
