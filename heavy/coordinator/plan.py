@@ -52,7 +52,7 @@ def arm_spec(run: RunSpec, index: int, profile: Profile, epoch: int) -> Trajecto
 
 
 def step_tokens_max(policy: Policy) -> int:
-    """What one step of an arm may generate: the policy's cap, and no more than a part of the arm's fair share.
+    """What one step of an arm may generate: the policy's cap, and at most a part of its fair share.
 
     Generations reserve the most they can cost. Without this the first arms to start would hold a small
     budget between them and the rest would be cut before their first step.

@@ -175,11 +175,12 @@ async def test_a_full_queue_refuses_with_503_or_in_the_stream(http: Client) -> N
                 group.create_task(all_of(http, rid=rid, max_tokens=3_000, ignore_eos=True))
             await until(lambda holds=holds, rids=rids: holds(http, len(rids)), "they run, or wait")  # type: ignore[misc]
         status, whole, headers = await http.post("/v1/chat/completions", {"messages": QUESTION})
-        (only,) = await all_of(http)
+        refused, usage = await all_of(http)
         await http.post("/abort_request", {"abort_all": True})
     full = {"object": "error", "message": "The request queue is full.", "param": None, "code": 503}
     assert (status, whole) == (503, {**full, "type": whole["type"]})
-    assert only == {"error": {**full, "type": only["error"]["type"]}}
+    assert refused == {"error": {**full, "type": refused["error"]["type"]}}
+    assert (usage["choices"], usage["usage"]["completion_tokens"]) == ([], 0)
     assert "Retry-After" not in headers
     await until(lambda: runs(http, 0), "none runs")
 
