@@ -162,7 +162,8 @@ async def test_a_call_follows_the_thinking_and_its_result_goes_on_in_the_cache(h
 async def test_arguments_keep_to_their_schema_where_the_function_is_strict(http: Client) -> None:
     strict = {**PYTHON["function"], "strict": True, "parameters": ONE_OF_TWO}
     tools = [{"type": "function", "function": strict}]
-    said = await http.say(messages=TOOL_QUESTION, tools=tools, tool_choice="required", max_tokens=400)
+    how = {"tools": tools, "tool_choice": "required", "temperature": 0, "max_tokens": 400}
+    said = await http.say(messages=TOOL_QUESTION, **how)
     assert json.loads(said.calls[0]["function"]["arguments"])["code"] in ("print(1)", "print(2)")
 
 

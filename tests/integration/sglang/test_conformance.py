@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.integration.engines import conformance
-from tests.integration.engines.conformance import Capabilities
+from tests.integration.engines.conformance import Capabilities, Client
 
 Check = Callable[[str, Capabilities], Awaitable[None]]
 
@@ -35,6 +35,14 @@ def strict_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     """SGLang holds arguments to their schema only where the function says `strict`."""
     for tool in (conformance.PYTHON, conformance.SEARCH):
         monkeypatch.setitem(tool["function"], "strict", True)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def greedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its seeds do not hold: what a check leaves to them is sampled at temperature 0."""
+    say, chunks = Client.say, Client.chunks
+    monkeypatch.setattr(Client, "say", lambda self, **body: say(self, **{"temperature": 0, **body}))
+    monkeypatch.setattr(Client, "chunks", lambda self, **body: chunks(self, **{"temperature": 0, **body}))
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
