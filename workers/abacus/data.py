@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from workers.abacus import chat
 from workers.abacus.prompting import LABELS, Candidate, aggregate_prompt
 from workers.abacus.tasks import LEVELS, Problem, make_problem, programs
-from workers.abacus.tasks.audit import aggregate
+from workers.abacus.tasks.aggregation import aggregate
 from workers.abacus.tasks.stumble import candidates
 from workers.abacus.tasks.trace import answer_message, gold, tools_for
 
