@@ -159,6 +159,14 @@ async def test_a_call_follows_the_thinking_and_its_result_goes_on_in_the_cache(h
     assert [one["id"] for one in again.calls] in ([], ["functions.python:1"])
 
 
+async def test_a_named_tool_is_called(http: Client) -> None:
+    other = {"type": "function", "function": {"name": "search", "parameters": ONE_OF_TWO}}
+    choice = {"type": "function", "function": {"name": "python"}}
+    how = {"tools": [other, PYTHON], "tool_choice": choice, "temperature": 0, "max_tokens": 400}
+    said = await http.say(messages=TOOL_QUESTION, **how)
+    assert {call["function"]["name"] for call in said.calls} == {"python"}
+
+
 async def test_arguments_keep_to_their_schema_where_the_function_is_strict(http: Client) -> None:
     strict = {**PYTHON["function"], "strict": True, "parameters": ONE_OF_TWO}
     tools = [{"type": "function", "function": strict}]
