@@ -3,7 +3,7 @@
     python -m workers.guard COMMAND [ARGUMENT ...]
 
 The guard asks the kernel to be told when its own parent dies, runs the command in a session of its own,
-passes SIGTERM and SIGINT on, and kills the whole session when either side is gone. Standard library only:
+passes SIGTERM and SIGINT on as SIGTERM, and kills the whole session when either side is gone. Standard library only:
 it starts in a few hundredths of a second and holds a few megabytes.
 """
 
@@ -33,7 +33,7 @@ def run(command: list[str]) -> int:
     child = subprocess.Popen(command, start_new_session=True)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        _signal_session(child.pid, signal.SIGTERM)
+        child.send_signal(signal.SIGTERM)  # to it alone: SGLang takes a child's end for a crash
         signal.setitimer(signal.ITIMER_REAL, TERM_GRACE_S)
 
     def kill(_signal: int, _frame: FrameType | None) -> None:

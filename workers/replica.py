@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Mapping
 
 from heavy.config import Settings
 from heavy.core import clock
 from heavy.core.errors import EngineUnavailable, HeavyError
 from heavy.profiles.schema import Profile
-from heavy.replicas.api import ReplicaLoad
 from heavy.replicas.client import HttpReplica
+from heavy.replicas.health import NO_LOAD, Health, HealthCheck, HealthLimits
 from heavy.replicas.http import Endpoint, HttpPool
 from heavy.store.api import ReplicaInfo, Store
 from heavy.store.redis import connect
@@ -29,8 +28,7 @@ STEADY_S = 60.0
 BACKOFF_S = 0.5
 BACKOFF_MAX_S = 30.0
 
-NO_LOAD = ReplicaLoad(running=0, waiting=0, kv_tokens_used=0, kv_tokens_max=0, raw={})
-LOAD_TIMEOUT_S = 2.0
+HEALTH = HealthLimits(interval_s=0.5, timeout_s=2.0, failures_max=3)
 PROBES_AT_ONCE = 2
 
 logger = logging.getLogger(__name__)
@@ -51,6 +49,7 @@ class Replica:
         self._engine: EngineProcess | RemoteEndpoint | None = None
         self._store: Store | None = None
         self._load = NO_LOAD
+        self._health: asyncio.Task[None] | None = None
         self._pool = HttpPool(PROBES_AT_ONCE)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -69,10 +68,6 @@ class Replica:
         """The last lines of its engine."""
         return self._engine.log if self._engine else ()
 
-    async def pids(self) -> tuple[int, ...]:
-        """Its own process and its engine's guard."""
-        return (os.getpid(), self._engine.pid if self._engine else 0)
-
     async def drain(self) -> None:
         """Accept nothing new. What is in flight goes on until `stop`."""
         self._state = "draining"
@@ -88,6 +83,7 @@ class Replica:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._forget_health()
         if self._engine is not None:
             await self._engine.stop()
         await self._pool.close()
@@ -108,7 +104,28 @@ class Replica:
             await self._announce()
             raise
         self._state = "ready"
+        self._health = asyncio.create_task(self._mind_health(self._engine.base_url))
         await self._announce()
+
+    async def _mind_health(self, base_url: str) -> None:
+        """Show the engine's own load, and a hung engine as failed until it answers again."""
+        if self._profile.engine == "remote":
+            return
+        endpoint = Endpoint.of(self._replica, base_url, self._profile)
+        server = HttpReplica(endpoint, self._pool, silence_s=HEALTH.timeout_s)
+        async with contextlib.aclosing(HealthCheck(server, HEALTH).reports()) as reports:
+            async for report in reports:
+                self._load = report.load
+                if self._state in ("ready", "failed"):
+                    ill = report.health is Health.ILL
+                    self._state = "failed" if ill else "ready"
+                    self._detail = f"it does not answer: {report.problem}" if ill else ""
+
+    async def _forget_health(self) -> None:
+        if self._health is not None:
+            self._health.cancel()
+            await asyncio.gather(self._health, return_exceptions=True)
+            self._health = None
 
     async def _keep_up(self) -> None:
         """Restart the engine whenever it ends by itself; give up after so many times in a row."""
@@ -117,6 +134,7 @@ class Replica:
             assert self._engine is not None
             up_since_s = clock.monotonic_s()
             status = await self._engine.exited()
+            await self._forget_health()
             restarts = 1 if clock.monotonic_s() - up_since_s > STEADY_S else restarts + 1
             logger.warning("%s", self._engine.failure(f"ended with status {status}"))
             self._state, self._detail = "failed", f"the engine ended with status {status}; restarting"
@@ -132,20 +150,8 @@ class Replica:
 
     async def _announce_forever(self) -> None:
         while True:
-            if self._state == "ready" and self._profile.engine != "remote":
-                self._load = await self._read_load()
             await self._announce()
             await asyncio.sleep(ANNOUNCE_EVERY_S)
-
-    async def _read_load(self) -> ReplicaLoad:
-        """The engine's own report; the last one where it does not answer."""
-        endpoint = Endpoint.of(self._replica, self._base_url, self._profile)
-        server = HttpReplica(endpoint, self._pool, silence_s=LOAD_TIMEOUT_S)
-        try:
-            return await server.load(LOAD_TIMEOUT_S)
-        except HeavyError as error:
-            logger.warning("%s", error)
-            return self._load
 
     @property
     def _base_url(self) -> str:

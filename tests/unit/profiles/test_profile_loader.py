@@ -50,7 +50,7 @@ def test_the_built_in_profiles_are_whole() -> None:
         120,
         48000,
     )
-    assert "kimi_k2" in k2.serve.args
+    assert k2.tool_call_dialect == "kimi_k2"
     assert k2.prices.usd_per_gpu_hour > 0
     assert [name for name in book if book.get(name).simulated] == ["simulated"]
 

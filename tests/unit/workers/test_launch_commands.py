@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from heavy.core.errors import ConfigError
+from heavy.profiles.loader import load_profiles
+from heavy.profiles.schema import Profile, ServeSection
+from workers.launch import engine_command, environment, free_port, model_path
+from workers.shipped import DEMO_QUESTION, LOCAL_PROFILE, PROFILE_DIRECTORIES, demo_tools, out_of_scope
+
+from tests_support.up import PROFILES
+
+BOOK = load_profiles([*PROFILE_DIRECTORIES, PROFILES])
+
+
+def with_serve(profile: Profile, **changes: object) -> Profile:
+    return profile.model_copy(update={"serve": profile.serve.model_copy(update=changes)})
+
+
+def test_kimi_k2_becomes_an_sglang_command_with_its_gpus_and_parsers() -> None:
+    profile = with_serve(BOOK.get("kimi-k2-thinking"), engine_python=sys.executable)
+    argv = engine_command(profile, port=30_000).argv
+    line = " ".join(argv)
+    for part in (
+        "--model-path moonshotai/Kimi-K2-Thinking",
+        "--tp 8",
+        "--tool-call-parser kimi_k2",
+        "--reasoning-parser kimi_k2",
+        "--context-length 262144",
+        "--port 30000",
+    ):
+        assert line.count(part) == 1, part
+
+
+def test_our_own_engines_get_model_port_name_and_context() -> None:
+    command = engine_command(BOOK.get(LOCAL_PROFILE), port=1234)
+    line = " ".join(command.argv)
+    assert "-m workers.engines.openvino --model-path /" in line
+    assert "--port 1234 --served-model-name abacus --context-length 4096" in line
+    assert command.base_url == "http://127.0.0.1:1234"
+
+
+def test_a_model_path_that_is_not_there_is_said_before_anything_starts(tmp_path: Path) -> None:
+    profile = with_serve(BOOK.get(LOCAL_PROFILE), model_path="./nowhere")
+    with pytest.raises(ConfigError, match=r"serve\.model_path './nowhere' leads to"):
+        model_path(profile.model_copy(update={"directory": str(tmp_path)}))
+
+
+def test_a_remote_profile_has_no_process_to_start() -> None:
+    with pytest.raises(ConfigError, match="no process"):
+        engine_command(BOOK.get("remote-openai"), port=1)
+
+
+def test_an_engine_inherits_nothing_of_heavys_or_rays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEAVY_STORE_URL", "redis://:secret@127.0.0.1/0")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    found = environment({"EXTRA": "1"})
+    assert found["EXTRA"] == "1"
+    assert not [name for name in found if name.startswith(("HEAVY_", "RAY_"))]
+
+
+def test_free_ports_are_free() -> None:
+    assert len({free_port() for _ in range(8)}) > 1
+
+
+def test_the_demo_asks_what_abacus_knows_and_says_so_where_it_does_not() -> None:
+    assert out_of_scope(LOCAL_PROFILE, DEMO_QUESTION) == ""
+    assert demo_tools(DEMO_QUESTION) == ("python",)
+    assert demo_tools("What is 37+48-19?") == ()
+    notice = out_of_scope(LOCAL_PROFILE, "Who was the first king of France?")
+    assert "attach a real model" in notice
+    assert out_of_scope("simulated", "Who was the first king of France?") == ""
+
+
+def test_every_shipped_profile_names_its_model_and_size() -> None:
+    assert ServeSection().replicas == 1
+    for name in BOOK:
+        assert len(BOOK.get(name).title) > 8
