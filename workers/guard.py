@@ -3,8 +3,8 @@
     python -m workers.guard COMMAND [ARGUMENT ...]
 
 The guard asks the kernel to be told when its own parent dies, runs the command in a session of its own,
-passes SIGTERM and SIGINT on as SIGTERM, and kills the whole session when either side is gone. Standard library only:
-it starts in a few hundredths of a second and holds a few megabytes.
+passes SIGTERM and SIGINT on as SIGTERM, and kills the whole session when either side is gone. It uses the
+standard library only: it starts in a few hundredths of a second and holds a few megabytes.
 """
 
 from __future__ import annotations
