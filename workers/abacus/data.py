@@ -80,7 +80,7 @@ def aggregation(problem: Problem, made: Sequence[Candidate], rng: random.Random)
     """A gold aggregation over candidates, relabelled in a random order."""
     shuffled = rng.sample(list(made), len(made))
     relabelled = [
-        Candidate(label, candidate.answer, candidate.reasoning, candidate.outcome)
+        Candidate(label, candidate.short_answer, candidate.reasoning, candidate.outcome)
         for label, candidate in zip(LABELS, shuffled, strict=False)
     ]
     thought, answer, cites = aggregate(problem, relabelled, rng)

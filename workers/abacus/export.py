@@ -95,7 +95,6 @@ def _write_generation_config(target: Path, ids: dict[str, int]) -> None:
         "pad_token_id": ids["[PAD]"],
         "do_sample": True,
         "temperature": 1.0,
-        "top_k": 0,
         "top_p": 1.0,
         "max_new_tokens": 768,
     }

@@ -18,7 +18,7 @@ class Candidate:
     """One arm as the aggregator sees it: an anonymous label, its answer (or None), its thinking."""
 
     label: str
-    answer: str | None
+    short_answer: str | None
     reasoning: str
     outcome: str = "completed"
 
@@ -38,6 +38,6 @@ def rows(candidates: Sequence[Candidate]) -> list[tuple[str, list[str]]]:
     """Answers with the labels that gave them, in the prompt's order: most labels first, then by answer."""
     grouped: dict[str, list[str]] = {}
     for candidate in candidates:
-        if candidate.answer:
-            grouped.setdefault(candidate.answer, []).append(candidate.label)
+        if candidate.short_answer:
+            grouped.setdefault(candidate.short_answer, []).append(candidate.label)
     return sorted(grouped.items(), key=lambda row: (-len(row[1]), row[0].lower()))

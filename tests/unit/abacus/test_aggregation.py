@@ -31,7 +31,7 @@ def test_the_answer_is_right_if_anybody_was_and_else_the_most_frequent(family: s
         problem = make_problem(family, LEVELS[family][-1], "dev", index)
         made = candidates(problem, rng, 5, 0.3)
         thought, answer, cites = aggregate(problem, made, rng)
-        given = {candidate.label: candidate.answer for candidate in made}
+        given = {candidate.label: candidate.short_answer for candidate in made}
         assert {given[label] for label in cites} == {answer}
         if str(problem.answer) in given.values():
             assert answer == str(problem.answer)
