@@ -36,8 +36,6 @@ REPLICA_START_MARGIN_S = 30.0
 REVIVALS_MAX = 20
 """How often a dead runner or coordinator is replaced in the life of a cluster."""
 WATCH_EVERY_S = 0.5
-RAY_STARTS_MAX = 2
-"""Ray gives its daemons 30 s, which a machine under load can exceed."""
 PING_TIMEOUT_S = 10.0
 OBJECT_STORE_BYTES = 100 << 20
 ROLES: Final[tuple[Literal["store", "cache"], ...]] = ("store", "cache")
@@ -149,24 +147,12 @@ class LocalCluster:
             "object_store_memory": OBJECT_STORE_BYTES,
             "_node_ip_address": "127.0.0.1",
         }
-        for attempt in range(RAY_STARTS_MAX):
-            try:
-                await asyncio.to_thread(
-                    ray.init,
-                    address=given or "local",
-                    namespace=NAMESPACE,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    **({} if given else own),
-                )
-                break
-            except Exception as error:  # Ray raises bare exceptions when its daemons do not come up in time
-                await asyncio.to_thread(ray.shutdown)
-                if attempt + 1 == RAY_STARTS_MAX:
-                    raise HeavyError(
-                        f"Ray did not start: {error} See /tmp/ray/session_latest/logs."
-                    ) from error
-                self._progress("ray", "lost", "it did not come up; trying once more")
+        arguments = {"address": given or "local", **({} if given else own)}
+        try:
+            await _init_ray(arguments)
+        except HeavyError:
+            self._progress("ray", "lost", "it did not come up; trying once more")
+            await _init_ray(arguments)
         self._ray_address = given or str(ray.get_runtime_context().gcs_address)
         self._progress("ray", "ready", "given" if given else "local cluster")
 
@@ -226,3 +212,24 @@ class LocalCluster:
         with contextlib.suppress(TimeoutError):
             return not await actors.alive(handle, PING_TIMEOUT_S)
         return False
+
+
+async def _init_ray(arguments: Mapping[str, Any]) -> None:
+    """`ray.init` in a thread, seen through when cancelled: half a cluster would be left behind.
+
+    Raises `HeavyError`; Ray gives its daemons 30 s, which a machine under load can exceed.
+    """
+
+    def init() -> None:
+        ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **arguments)
+
+    starting = asyncio.ensure_future(asyncio.to_thread(init))
+    try:
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await asyncio.wait({starting})
+        await asyncio.to_thread(ray.shutdown)
+        raise
+    except Exception as error:  # Ray raises bare exceptions when its daemons do not come up
+        await asyncio.to_thread(ray.shutdown)
+        raise HeavyError(f"Ray did not start: {error} See /tmp/ray/session_latest/logs.") from error

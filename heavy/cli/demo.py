@@ -9,6 +9,7 @@ import click
 
 from heavy.cli import exits
 from heavy.cli.ask import ask_and_show
+from heavy.cli.interrupts import Interrupted
 from heavy.cli.up import local_settings, running, status_line
 from heavy.client import HeavyClient
 from heavy.core.draft import PolicyDraft
@@ -33,11 +34,12 @@ def demo(question: str, profile: str) -> None:
 
 
 async def _demo(question: str, profile: str) -> int:
-    code = exits.INTERRUPTED
     settings = local_settings((), port=0, http_port=0).model_copy(update={"log_level": "WARNING"})
-    async with running(LocalPlan((profile,)), settings, status_line()) as cluster:
-        click.echo(f"\nQuestion: {question}\n")
-        async with HeavyClient(f"{cluster.settings.host}:{cluster.settings.port}") as client:
-            policy = PolicyDraft(tools=demo_tools(question), aggregation=AggregationMode.REFLECTIVE)
-            code = await ask_and_show(client, question, policy)
-    return code
+    try:
+        async with running(LocalPlan((profile,)), settings, status_line()) as cluster:
+            click.echo(f"\nQuestion: {question}\n")
+            async with HeavyClient(f"{cluster.settings.host}:{cluster.settings.port}") as client:
+                policy = PolicyDraft(tools=demo_tools(question), aggregation=AggregationMode.REFLECTIVE)
+                return await ask_and_show(client, question, policy)
+    except Interrupted:
+        return exits.INTERRUPTED

@@ -7,6 +7,11 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator
 
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM ended a block; what it had brought up is down again."""
+
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _handlers: list[Callable[[], None]] = []
 

@@ -11,7 +11,7 @@ import click
 from rich.text import Text
 
 from heavy.cli import draw, exits
-from heavy.cli.interrupts import on_interrupt
+from heavy.cli.interrupts import Interrupted, on_interrupt
 from heavy.config import Settings
 from workers.local import LocalCluster, LocalPlan
 from workers.shipped import LOCAL_PROFILE, PROFILE_DIRECTORIES
@@ -53,10 +53,13 @@ def up(
 
 
 async def _up(plan: LocalPlan, settings: Settings) -> int:
-    async with running(plan, settings, status_line()) as cluster:
-        click.echo(ready_text(cluster.settings))
-        await cluster.watch()
-    return exits.ANSWERED
+    try:
+        async with running(plan, settings, status_line()) as cluster:
+            click.echo(ready_text(cluster.settings))
+            await cluster.watch()
+    except Interrupted:
+        return exits.ANSWERED
+    return exits.FAILED
 
 
 def ready_text(settings: Settings) -> str:
@@ -92,7 +95,10 @@ def status_line() -> Callable[[str, str, str], None]:
 async def running(
     plan: LocalPlan, settings: Settings, progress: Callable[[str, str, str], None]
 ) -> AsyncIterator[LocalCluster]:
-    """A whole Heavy around a block. Ctrl-C or SIGTERM ends the block; all is taken down in order."""
+    """A whole Heavy around a block, taken down in order at its end.
+
+    Ctrl-C or SIGTERM ends the block, or the bring-up, and is raised as `Interrupted` once all is down.
+    """
     task = asyncio.current_task()
     assert task is not None
     cluster = LocalCluster(plan, settings, progress)
@@ -110,6 +116,7 @@ async def running(
         except asyncio.CancelledError:
             if not interrupted.is_set() or task.uncancel():
                 raise
-            progress("everything", "stopping", "Ctrl-C")
+            progress("everything", "stopping", "interrupted")
+            raise Interrupted from None
         finally:
             await cluster.stop()
