@@ -13,13 +13,15 @@ from heavy.aggregation.reflective import Candidate, aggregator_spec, candidates_
 from heavy.coordinator.fanout import FanOut, Gathered
 from heavy.coordinator.lease import kept
 from heavy.coordinator.plan import alone, arm_spec, arms_deadline_ms, nothing_usable
-from heavy.coordinator.tally import ledger_of
+from heavy.coordinator.tally import ledger_of, outcomes_of
 from heavy.core import clock
-from heavy.core.ids import RUN_LEVEL, TrajectoryId
+from heavy.core.errors import ConfigError, HeavyError, LeaseLost, StoreUnavailable
+from heavy.core.ids import AGGREGATOR, RUN_LEVEL, TrajectoryId
 from heavy.core.policy import Policy
 from heavy.core.records import Entry, Event, LifecycleRecord
 from heavy.core.runs import (
     Outcome,
+    OutcomeKind,
     RunFailure,
     RunResult,
     RunSpec,
@@ -73,6 +75,11 @@ class RunExecution:
             return
         try:
             await self._run()
+        except (LeaseLost, StoreUnavailable):
+            raise
+        except Exception as error:
+            logger.exception("run %s failed inside the coordinator", self._spec.run)
+            await self._end_broken(error)
         finally:
             turn.release()
 
@@ -121,7 +128,12 @@ class RunExecution:
         policy = self._spec.policy
         profile = self._parts.profiles.get(policy.members.aggregator)
         candidates = await candidates_of(self._spec, outcomes, self._log, profile.aggregation)
-        spec = aggregator_spec(self._spec, candidates, profile, epoch=self._epoch)
+        try:
+            spec = aggregator_spec(self._spec, candidates, profile, epoch=self._epoch)
+        except ConfigError as error:
+            unsaid = Outcome(AGGREGATOR, OutcomeKind.FAILED, error.code, str(error), profile=profile.name)
+            await self._record_ended(unsaid)
+            return unsaid, candidates
         gathered = await self._gather(alone(policy), [spec], self._spec.deadline_ms)
         return gathered.outcomes[0], candidates
 
@@ -186,6 +198,13 @@ class RunExecution:
                 "The deadline passed while the run waited for its turn; ask again later, or give it longer."
             )
             await self._finish(RunState.FAILED, (), failure=RunFailure("deadline", message))
+
+    async def _end_broken(self, error: Exception) -> None:
+        """End a run that met a defect or a setting that cannot work, with what its arms had done."""
+        code = error.code if isinstance(error, HeavyError) else "internal"
+        outcomes = await outcomes_of(self._log, self._spec.run)
+        message = f"The run failed inside the coordinator: {error}"
+        await self._finish(RunState.FAILED, outcomes, failure=RunFailure(code, message, outcomes))
 
     async def _listen(self, controls: AsyncIterator[Control]) -> None:
         """Take cancels. A run that could not be cancelled any more is ended: nobody else could stop it."""

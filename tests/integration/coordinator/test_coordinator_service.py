@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +24,8 @@ from heavy.core.messages import Message, Role
 from heavy.core.policy import AggregationMode
 from heavy.core.records import Event, LifecycleRecord, Record
 from heavy.core.runs import AggregationMethod, OutcomeKind, Run, RunState
-from heavy.profiles.loader import load_profiles
+from heavy.profiles.loader import ProfileBook, load_profiles
+from heavy.profiles.schema import PromptsSection
 from heavy.store.redis import RedisStore
 from heavy.telemetry.metrics import RunMetrics
 from heavy.telemetry.tracing import Tracing
@@ -70,12 +72,13 @@ async def make_desk(store: RedisStore) -> AsyncIterator[MakeDesk]:
     async with AsyncExitStack() as stack:
 
         async def make(*parts: Part, aggregator: Part | None = None, **settings: Any) -> Desk:
+            book: ProfileBook = settings.pop("profiles", None) or load_profiles()
+            judge: Equivalence | None = settings.pop("equivalence", None)
             chosen = Settings(**{"lease_s": 2.0, "attach_grace_s": 0.2, **settings})
-            book = load_profiles()
             roles: dict[TrajectoryId, Part] = {arm(i): part for i, part in enumerate(parts)}
             roles[AGGREGATOR] = aggregator or Part("Answer: 0")
             runner = ScriptedRunner(store.control, roles)
-            equivalence, registry = Equivalence(), CollectorRegistry()
+            equivalence, registry = judge or Equivalence(), CollectorRegistry()
             stack.push_async_callback(equivalence.close)
             service = CoordinatorService(
                 Parts(store, runner, book, equivalence, chosen.lease_s),
@@ -193,6 +196,39 @@ async def test_an_aggregator_that_fails_leaves_the_answer_to_the_vote(make_desk:
     assert ended.result.method is AggregationMethod.VOTE
     notes = [r.body.detail for r in await desk.records(run) if getattr(r.body, "event", "") == Event.NOTE]
     assert any("the vote answers" in note for note in notes)
+
+
+async def test_an_aggregator_whose_prompt_cannot_be_made_leaves_the_answer_to_the_vote(
+    make_desk: MakeDesk, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.jinja").write_text("{{ no_such_variable }}", encoding="utf-8")
+    broken = (
+        load_profiles()
+        .get(PROFILE)
+        .model_copy(
+            update={"directory": str(tmp_path), "prompts": PromptsSection(aggregate="./broken.jinja")}
+        )
+    )
+    desk = await make_desk(says("1"), says("1"), says("2"), says("3"), profiles=ProfileBook([broken]))
+    run = await desk.ended((await desk.create()).spec.run)
+    assert run.result is not None
+    assert run.result.short_answer == "1"
+    page = await desk.service.trajectory(TENANT, run.spec.run, AGGREGATOR, after=0, limit=10)
+    assert page.outcome is not None
+    assert page.outcome.reason == "config"
+
+
+async def test_a_defect_in_the_coordinator_ends_the_run_and_says_so(make_desk: MakeDesk) -> None:
+    class Broken(Equivalence):
+        async def same(self, left: str, right: str) -> bool:
+            raise ZeroDivisionError("a defect")
+
+    desk = await make_desk(says("1"), says("2"), equivalence=Broken())
+    run = await desk.ended((await desk.create(policy=policy(width=2))).spec.run)
+    assert run.state is RunState.FAILED
+    assert run.failure is not None
+    assert run.failure.code == "internal"
+    assert "a defect" in run.failure.message
 
 
 async def test_cancelling_stops_every_arm_and_says_what_it_cost(make_desk: MakeDesk) -> None:
