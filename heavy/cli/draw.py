@@ -83,7 +83,8 @@ def ending(view: RunView) -> RenderableType:
         parts.append(Text.assemble(("dissent    ", "bold"), result.dissent))
     if result.citations:
         cited = ", ".join(
-            c.trajectory + (f" step {c.step}" if c.step is not None else "") for c in result.citations
+            c.trajectory + (f" step {c.step}" if c.step is not None else "")
+            for c in sorted(result.citations, key=lambda cited: cited.trajectory)
         )
         parts.append(Text.assemble(("evidence   ", "bold"), cited))
     return Group(*parts, *ledger_lines(view))
