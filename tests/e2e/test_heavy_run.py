@@ -82,7 +82,7 @@ async def test_the_same_request_id_attaches_to_the_run_that_is_there(client: Hea
         await client.answer("Another question?", PolicyDraft(width=1), request_id="once")
 
 
-async def test_eight_trajectories_asking_the_same_execute_it_once(client: HeavyClient) -> None:
+async def test_a_run_repeated_with_its_seed_finds_its_tool_results_in_the_cache(client: HeavyClient) -> None:
     """The brisk engine draws its calls from the seed; one run repeated with its seed asks the same again."""
     policy = PolicyDraft(width=2, seed=11, early_stop=False)
     await client.answer(QUESTION, policy)
