@@ -17,15 +17,15 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 PROTOS: Final = ROOT / "protos"
 PACKAGE: Final = Path("heavy/v1")
-SERVICES: Final = (PACKAGE / "heavy.proto",)
 INIT: Final = '"""Generated from protos/heavy/v1 by `make proto`."""\n'
 
 
 def generate(into: Path) -> None:
     """Write the whole package below `into`. Raises CalledProcessError when protoc refuses a proto."""
-    every = sorted(path.relative_to(PROTOS).as_posix() for path in (PROTOS / PACKAGE).glob("*.proto"))
-    _protoc(f"--python_out={into}", f"--pyi_out={into}", *every)
-    _protoc(f"--grpc_python_out={into}", *(path.as_posix() for path in SERVICES))
+    every = sorted((PROTOS / PACKAGE).glob("*.proto"))
+    services = [path for path in every if "\nservice " in path.read_text()]
+    _protoc(f"--python_out={into}", f"--pyi_out={into}", *map(_name, every))
+    _protoc(f"--grpc_python_out={into}", *map(_name, services))
     (into / PACKAGE / "__init__.py").write_text(INIT)
 
 
@@ -40,6 +40,10 @@ def drift(fresh: Path, committed: Path) -> list[str]:
         *(f"left over: {PACKAGE / name}" for name in compared.right_only),
         *(f"out of date: {PACKAGE / name}" for name in differing),
     ]
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(PROTOS).as_posix()
 
 
 def _protoc(*arguments: str) -> None:
