@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from heavy.core.errors import (
     ConfigError,
+    Forbidden,
     HeavyError,
     InvalidRequest,
     Overloaded,
@@ -32,6 +33,7 @@ _BY_ERROR: tuple[tuple[type[HeavyError], int], ...] = (
     (ConfigError, CONFIG),
     (Overloaded, REFUSED),
     (Unauthenticated, REFUSED),
+    (Forbidden, REFUSED),
     (StoreUnavailable, UNAVAILABLE),
     (ServerUnavailable, UNAVAILABLE),
 )

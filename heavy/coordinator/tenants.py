@@ -1,4 +1,4 @@
-"""Who may call, and as which tenant: bearer tokens from a file of `tenant:token` lines."""
+"""Who may call, as which tenant, and who administers: a file of `tenant:token[:admin]` lines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,33 +19,42 @@ TOKENS_MAX: Final = 10_000
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _TOKEN = re.compile(r"[!-~]+")
+_ADMIN: Final = "admin"
 _HOW = "send it as metadata (in HTTP: a header) `authorization: Bearer <token>`"
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """For whom a call is made. An administrator may also ask about what belongs to no tenant or to all."""
+
+    tenant: str
+    admin: bool = False
+
+
 class Tenants:
-    """Names the tenant of each call. Without tokens everybody is "default".
+    """Names the caller of each call. Without tokens everybody is "default", and an administrator.
 
     Only digests are kept. Every comparison looks at every token and takes the same time for each.
     """
 
-    def __init__(self, tokens: Iterable[tuple[str, str]] = ()) -> None:
-        self._digests = tuple((_digest(token), tenant) for tenant, token in tokens)
+    def __init__(self, tokens: Iterable[tuple[Caller, str]] = ()) -> None:
+        self._digests = tuple((_digest(token), caller) for caller, token in tokens)
 
     @property
     def open(self) -> bool:
         """Whether no token is asked for; then only loopback may be served."""
         return not self._digests
 
-    def identify(self, authorization: Sequence[str]) -> str:
-        """The tenant that the values of a call's `authorization` name. Raises `Unauthenticated`."""
+    def identify(self, authorization: Sequence[str]) -> Caller:
+        """The caller that the values of a call's `authorization` name. Raises `Unauthenticated`."""
         if self.open:
-            return DEFAULT_TENANT
+            return Caller(DEFAULT_TENANT, admin=True)
         presented = _digest(_bearer(authorization))
-        found = ""
-        for digest, tenant in self._digests:
+        found: Caller | None = None
+        for digest, caller in self._digests:
             if hmac.compare_digest(digest, presented):
-                found = tenant
-        if not found:
+                found = caller
+        if found is None:
             raise Unauthenticated("The bearer token is not one of this server's: check it for typing errors")
         return found
 
@@ -60,8 +70,9 @@ class Tenants:
 def load_tenants(path: str) -> Tenants:
     """Read a tokens file; an empty path means that no token is asked for.
 
-    A line is `tenant:token`; a tenant may have several. Blank lines and lines that begin with # say
-    nothing. Raises `ConfigError` with the number of the line that is wrong.
+    A line is `tenant:token`, or `tenant:token:admin` for an administrator's; a tenant may have several.
+    Blank lines and lines that begin with # say nothing.
+    Raises `ConfigError` with the number of the line that is wrong.
     """
     if not path:
         return Tenants()
@@ -69,22 +80,22 @@ def load_tenants(path: str) -> Tenants:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The tokens file {path} cannot be read: {error}") from error
-    tokens: dict[str, str] = {}
+    tokens: dict[str, Caller] = {}
     for number, raw in enumerate(text.splitlines(), start=1):
         line = raw.strip()
         if not line or line.startswith("#"):
             continue
-        tenant, problem, token = _parse(line)
+        caller, problem, token = _parse(line)
         if not problem and token in tokens:
             problem = "repeats the token of an earlier line; every token must be another"
         if not problem and len(tokens) == TOKENS_MAX:
             problem = f"is one token too many; {TOKENS_MAX} are allowed"
         if problem:
             raise ConfigError(f"{path}, line {number}: {problem}")
-        tokens[token] = tenant
+        tokens[token] = caller
     if not tokens:
         raise ConfigError(f"The tokens file {path} holds no token: write one `tenant:token` a line")
-    return Tenants((tenant, token) for token, tenant in tokens.items())
+    return Tenants((caller, token) for token, caller in tokens.items())
 
 
 def is_loopback(host: str) -> bool:
@@ -95,18 +106,29 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _parse(line: str) -> tuple[str, str, str]:
-    """Tenant, problem and token of a line. A problem never repeats the token."""
-    tenant, colon, token = (part.strip() for part in line.partition(":"))
-    if not colon:
-        return "", "has no colon; write `tenant:token`", ""
+def _parse(line: str) -> tuple[Caller, str, str]:
+    """Caller, problem and token of a line. A problem never repeats the token."""
+    tenant, _, rest = (part.strip() for part in line.partition(":"))
+    token, third, mark = (part.strip() for part in rest.partition(":"))
+    return (
+        Caller(tenant, admin=mark == _ADMIN),
+        _problem(line, tenant, token, mark if third else _ADMIN),
+        token,
+    )
+
+
+def _problem(line: str, tenant: str, token: str, mark: str) -> str:
+    if ":" not in line:
+        return "has no colon; write `tenant:token`"
     if _TENANT.fullmatch(tenant) is None:
-        return "", f"{tenant!r:.80} is no tenant name; use at most 63 of a-z, 0-9, '.', '_' and '-'", ""
+        return f"{tenant!r:.80} is no tenant name; use at most 63 of a-z, 0-9, '.', '_' and '-'"
     if _TOKEN.fullmatch(token) is None:
-        return "", "the token is empty or contains spaces or characters outside ASCII", ""
+        return "the token is empty or contains spaces or characters outside ASCII"
     if len(token) < TOKEN_CHARS_MIN:
-        return "", f"the token has {len(token)} characters; use at least {TOKEN_CHARS_MIN} random ones", ""
-    return tenant, "", token
+        return f"the token has {len(token)} characters; use at least {TOKEN_CHARS_MIN} random ones"
+    if mark != _ADMIN:
+        return "has a third field that is not `admin`; a token itself may hold no colon"
+    return ""
 
 
 def _bearer(authorization: Sequence[str]) -> str:

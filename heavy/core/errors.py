@@ -3,6 +3,7 @@
     HeavyError
     ├── InvalidRequest          the caller's fields, each named
     ├── Unauthenticated         no token, or a wrong one
+    ├── Forbidden               a caller who is known but may not do this
     ├── NotFound                no such run, trajectory, profile, label
     ├── RequestConflict         a request_id came back with another request
     ├── Overloaded              full; says when to try again
@@ -80,6 +81,12 @@ class Unauthenticated(HeavyError):
     """No bearer token, or one that is not configured."""
 
     code = "unauthenticated"
+
+
+class Forbidden(HeavyError):
+    """The caller is known, and may not do this."""
+
+    code = "forbidden"
 
 
 class NotFound(HeavyError):

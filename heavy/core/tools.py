@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,12 +20,16 @@ class Effects(StrEnum):
 
 
 class CacheState(StrEnum):
-    """How a result was come by: cached, from another's call in flight, executed and stored, or uncached."""
+    """How a result was come by: cached, from another's call in flight, executed and stored, or uncached.
+
+    `STALE` is a result past its time, given because the tool failed and the operator allows it.
+    """
 
     HIT = "hit"
     COALESCED = "coalesced"
     MISS = "miss"
     BYPASS = "bypass"
+    STALE = "stale"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,15 @@ class ToolContext:
     tenant: str
     call_id: str
     timeout_s: float
+
+    @property
+    def idempotency_key(self) -> str:
+        """One text for this call and no other, the same however often it is delivered: 32 hex digits.
+
+        A tool that changes the world passes it on, so that what receives a call twice acts once.
+        """
+        text = f"{self.run}/{self.trajectory}/{self.step}/{self.call_id}"
+        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Every call is made for a tenant: an interceptor that names it, or refuses the call."""
+"""Every call is made by somebody: an interceptor that names the caller, or refuses the call."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 
-from heavy.coordinator.tenants import DEFAULT_TENANT, Tenants
+from heavy.coordinator.tenants import DEFAULT_TENANT, Caller, Tenants
 from heavy.core.errors import Unauthenticated
 from heavy.rpc.calls import refuse
 
-current_tenant: Final[ContextVar[str]] = ContextVar("current_tenant", default=DEFAULT_TENANT)
+_NOBODY: Final = Caller(DEFAULT_TENANT)
+current_caller: Final[ContextVar[Caller]] = ContextVar("current_caller", default=_NOBODY)
 """For whom the call in progress is made. Set before the handler runs, in the handler's own task."""
 
 OPEN_METHODS: Final = frozenset({"/grpc.health.v1.Health/Check"})
@@ -39,7 +40,7 @@ class TenantInterceptor(grpc.aio.ServerInterceptor):
         metadata = handler_call_details.invocation_metadata or ()
         given = [str(value) for key, value in metadata if key == "authorization"]
         try:
-            current_tenant.set(self._tenants.identify(given))
+            current_caller.set(self._tenants.identify(given))
         except Unauthenticated as error:
             return _refusing(error)
         return await continuation(handler_call_details)

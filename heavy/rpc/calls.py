@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 from grpc_status import rpc_status
 from opentelemetry.trace import SpanKind
 
-from heavy.core.errors import HeavyError
+from heavy.coordinator.tenants import Caller
+from heavy.core.errors import Forbidden, HeavyError
 from heavy.telemetry import names
 from heavy.telemetry.tracing import Tracing, traceparent_of
 from heavy.wire.status import to_status
@@ -25,10 +26,20 @@ class Call:
 
     tenant: str
     traceparent: str
+    admin: bool = False
+
+    def require_admin(self) -> None:
+        """Raises `Forbidden` for anybody but an administrator."""
+        if not self.admin:
+            raise Forbidden(
+                "This call is for administrators: use a token whose line in the tokens file ends in `:admin`."
+            )
 
 
 @asynccontextmanager
-async def serving(context: Any, method: str, tenant: str, tracing: Tracing) -> AsyncIterator[Call]:
+async def serving(
+    context: Any, method: str, caller: Caller, tracing: Tracing, service: str = "HeavyService"
+) -> AsyncIterator[Call]:
     """Around a handler: its span, below the caller's if it sent a `traceparent`; its errors as status.
 
     An error that is not in the error tree is a defect: it is logged, and the caller learns nothing of it.
@@ -36,13 +47,13 @@ async def serving(context: Any, method: str, tenant: str, tracing: Tracing) -> A
     sent = dict(context.invocation_metadata() or ()).get("traceparent", "")
     try:
         with tracing.span(
-            f"heavy.v1.HeavyService/{method}", str(sent), {names.TENANT: tenant}, SpanKind.SERVER
+            f"heavy.v1.{service}/{method}", str(sent), {names.TENANT: caller.tenant}, SpanKind.SERVER
         ) as span:
-            yield Call(tenant, traceparent_of(span))
+            yield Call(caller.tenant, traceparent_of(span), caller.admin)
     except HeavyError as error:
         await refuse(context, error)
     except Exception:
-        log.exception("%s failed for tenant %s", method, tenant)
+        log.exception("%s failed for tenant %s", method, caller.tenant)
         await refuse(context, HeavyError("An internal error; the server's log says more"))
 
 

@@ -10,7 +10,7 @@ from heavy.coordinator.api import Coordinator
 from heavy.core.ids import RunId
 from heavy.core.records import Delta, Record
 from heavy.rpc import requests
-from heavy.rpc.auth import current_tenant
+from heavy.rpc.auth import current_caller
 from heavy.rpc.calls import Call, serving
 from heavy.rpc.streams import Streams
 from heavy.store.api import RunPage
@@ -110,7 +110,7 @@ class HeavyServicer(heavy_pb2_grpc.HeavyServiceServicer):
             return response
 
     def _serving(self, context: Any, method: str) -> AbstractAsyncContextManager[Call]:
-        return serving(context, method, current_tenant.get(), self._tracing)
+        return serving(context, method, current_caller.get(), self._tracing)
 
 
 async def _send(

@@ -34,6 +34,7 @@ class CacheState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CACHE_STATE_COALESCED: _ClassVar[CacheState]
     CACHE_STATE_MISS: _ClassVar[CacheState]
     CACHE_STATE_BYPASS: _ClassVar[CacheState]
+    CACHE_STATE_STALE: _ClassVar[CacheState]
 
 class Event(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -56,6 +57,7 @@ CACHE_STATE_HIT: CacheState
 CACHE_STATE_COALESCED: CacheState
 CACHE_STATE_MISS: CacheState
 CACHE_STATE_BYPASS: CacheState
+CACHE_STATE_STALE: CacheState
 EVENT_UNSPECIFIED: Event
 EVENT_RUN_STATE: Event
 EVENT_TRAJECTORY_STARTED: Event

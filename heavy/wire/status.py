@@ -29,6 +29,7 @@ CODES: Final[dict[type[HeavyError], grpc.StatusCode]] = {
     HeavyError: grpc.StatusCode.INTERNAL,
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.Forbidden: grpc.StatusCode.PERMISSION_DENIED,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.RequestConflict: grpc.StatusCode.ALREADY_EXISTS,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -199,8 +200,10 @@ def _from_code(code: grpc.StatusCode, message: str, timeout_s: float | None) -> 
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             limit_s = timeout_s or 0.0
             return errors.LimitExceeded(f"No answer within {limit_s:g} s", "deadline_s", limit_s, limit_s)
-        case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
+        case grpc.StatusCode.UNAUTHENTICATED:
             return errors.Unauthenticated(message)
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return errors.Forbidden(message)
         case grpc.StatusCode.NOT_FOUND:
             return errors.NotFound(message)
         case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in message:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heavy.coordinator.tenants import Tenants, is_loopback, load_tenants
+from heavy.coordinator.tenants import Caller, Tenants, is_loopback, load_tenants
 from heavy.core.errors import ConfigError, Unauthenticated
 
-A, B = "alice-token-0123456789", "bob-token-0123456789"
+A, B, C = "alice-token-0123456789", "bob-token-0123456789", "alice-admin-0123456789"
 
 
 def load(tmp_path: Path, text: str) -> Tenants:
@@ -23,16 +23,16 @@ def load(tmp_path: Path, text: str) -> Tenants:
 def test_without_a_file_everybody_is_the_default_tenant() -> None:
     tenants = load_tenants("")
     assert tenants.open
-    assert tenants.identify([]) == "default"
-    assert tenants.identify(["Bearer whatever"]) == "default"
+    assert tenants.identify([]) == Caller("default", admin=True)
+    assert tenants.identify(["Bearer whatever"]).tenant == "default"
 
 
 def test_a_tenant_may_have_several_tokens(tmp_path: Path) -> None:
-    tenants = load(tmp_path, f"# people\n\nalice:{A}\r\n  bob : {B}  \nalice:{A}:second\n")
+    tenants = load(tmp_path, f"# people\n\nalice:{A}\r\n  bob : {B}  \nalice:{C}:admin\n")
     assert not tenants.open
-    assert tenants.identify([f"Bearer {A}"]) == "alice"
-    assert tenants.identify([f"bearer  {B}"]) == "bob"
-    assert tenants.identify([f"BEARER {A}:second"]) == "alice"
+    assert tenants.identify([f"Bearer {A}"]) == Caller("alice")
+    assert tenants.identify([f"bearer  {B}"]) == Caller("bob")
+    assert tenants.identify([f"BEARER {C}"]) == Caller("alice", admin=True)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,9 @@ def test_a_tenant_may_have_several_tokens(tmp_path: Path) -> None:
         ("alice:tökenwithumlauts0123", "ASCII"),
         ("alice:short", "at least 16"),
         (f"bob:{A}", "repeats"),
+        (f"bob:{A}:admin", "repeats"),
+        (f"bob:{B}:root", "third field"),
+        (f"bob:{B}:", "third field"),
     ],
 )
 def test_a_wrong_line_is_named_by_number_and_its_token_is_not_shown(
@@ -68,11 +71,11 @@ def test_a_file_that_is_missing_or_empty_closes_the_door(tmp_path: Path) -> None
 @settings(deadline=None)
 def test_nothing_but_the_token_lets_anybody_in(authorization: list[str]) -> None:
     with pytest.raises(Unauthenticated):
-        Tenants([("alice", A)]).identify(authorization)
+        Tenants([(Caller("alice"), A)]).identify(authorization)
 
 
 def test_tokens_are_not_kept_in_the_clear() -> None:
-    tenants = Tenants([("alice", A)])
+    tenants = Tenants([(Caller("alice"), A)])
     assert A not in repr(vars(tenants))
 
 
@@ -87,4 +90,4 @@ def test_everything_else_needs_tokens(host: str) -> None:
     assert not is_loopback(host)
     with pytest.raises(ConfigError, match="HEAVY_TOKENS_FILE"):
         Tenants().require_safe(host, "HEAVY_HOST")
-    Tenants([("alice", A)]).require_safe(host, "HEAVY_HOST")
+    Tenants([(Caller("alice"), A)]).require_safe(host, "HEAVY_HOST")

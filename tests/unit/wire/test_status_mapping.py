@@ -118,7 +118,7 @@ def test_no_error_outgrows_the_trailers(text: str, violations: list[FieldViolati
             HeavyError,
         ),
         (grpc.StatusCode.UNAUTHENTICATED, "who?", errors.Unauthenticated),
-        (grpc.StatusCode.PERMISSION_DENIED, "no", errors.Unauthenticated),
+        (grpc.StatusCode.PERMISSION_DENIED, "no", errors.Forbidden),
         (grpc.StatusCode.NOT_FOUND, "", errors.NotFound),
         (grpc.StatusCode.INVALID_ARGUMENT, "bad", InvalidRequest),
         (grpc.StatusCode.UNIMPLEMENTED, "no such method", HeavyError),
