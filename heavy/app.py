@@ -32,7 +32,7 @@ from heavy.runner import ray_adapter
 from heavy.store.redis import connect
 from heavy.telemetry.metrics import RunMetrics
 from heavy.telemetry.tracing import Tracing
-from heavy.tools.registry import TOOL_NAMES
+from heavy.tools.config import read_tools
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 78
@@ -49,14 +49,15 @@ async def serving(settings: Settings) -> AsyncIterator[RpcServer]:
     equivalence = Equivalence()
     try:
         profiles = load_profiles(settings.profile_directories)
+        tool_names = read_tools(settings.tools_file).names
         runner = ray_adapter.RayRunners(store.directory)
         parts = Parts(store, runner, profiles, equivalence, settings.lease_s)
         policies = PolicyDefaults(
-            profiles.by_name, settings.served_names or tuple(profiles), settings, TOOL_NAMES
+            profiles.by_name, settings.served_names or tuple(profiles), settings, tool_names
         )
         owner = f"{socket.gethostname()}:{os.getpid()}"
         service = CoordinatorService(
-            parts, policies, settings, RunMetrics(registry, (*TOOL_NAMES, *TRACE_TOOLS)), tracing, owner
+            parts, policies, settings, RunMetrics(registry, (*tool_names, *TRACE_TOOLS)), tracing, owner
         )
         rpc = RpcServer(service, settings, tracing)
         gateway = Gateway(settings, registry, ready=lambda: rpc.ready)

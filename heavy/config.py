@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     served: str = ""
     """The profiles that this server serves, separated by ','. Empty: every profile it knows."""
 
+    tools_file: str = ""
+    """Which tools there are and what they may do (TOML); every runner needs it at the same path. Empty: the
+    stateless `python` alone."""
     runner_in_flight_max: Annotated[int, Field(gt=0)] = 64
     """Trajectories one runner executes at once."""
     delta_interval_ms: Annotated[int, Field(ge=10, le=1000)] = 60

@@ -34,7 +34,11 @@ class CacheState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool as the model and the cache see it. `parameters` is a JSON schema of an object."""
+    """A tool as the model and the cache see it. `parameters` is a JSON schema of an object.
+
+    `stateful`: a result depends on the calls of this tool before it in the same trajectory. `untrusted`: what
+    it says was written by others, and is shown to the model as their data.
+    """
 
     name: str
     description: str
@@ -43,11 +47,18 @@ class ToolSpec:
     effects: Effects
     cacheable: bool
     timeout_s: float = 30.0
+    stateful: bool = False
+    untrusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ToolContext:
-    """For whom a call is made. `timeout_s` bounds it and is never more than the run has left."""
+    """For whom a call is made. `timeout_s` bounds it and is never more than the run has left.
+
+    `history`: for a stateful tool, the arguments of this trajectory's earlier calls of it, oldest first,
+    whoever answered them (a cache, another runner). A tool whose state is behind it catches up where it
+    safely can, or says that the state is gone. None: nobody kept one; the tool goes by what it saw.
+    """
 
     run: RunId
     trajectory: TrajectoryId
@@ -55,6 +66,7 @@ class ToolContext:
     tenant: str
     call_id: str
     timeout_s: float
+    history: tuple[Mapping[str, Any], ...] | None = None
 
     @property
     def idempotency_key(self) -> str:
@@ -76,4 +88,7 @@ class ToolOutput:
     duration_s: float = 0.0
     deterministic: bool = True
     """Whether an error would come again (bad arguments) or might pass (time-out)."""
+    storable: bool = True
+    """Whether this one result may be cached, where the tool's results may be at all."""
     meta: Mapping[str, str] = field(default_factory=dict)
+    """`source`: where untrusted text comes from; `repair`: what was mended in the arguments."""

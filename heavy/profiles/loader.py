@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from heavy.core.errors import ConfigError, NotFound
+from heavy.profiles.faults import TomlFile, meant
 from heavy.profiles.schema import Profile
 
 PROFILES_MAX: Final = 1_000
-FILE_BYTES_MAX: Final = 1 << 20
-
-_HEADER: Final = re.compile(r"^\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$")
-_KEY: Final = re.compile(r"^\s*([A-Za-z0-9_.\"'-]+(?:\s*\.\s*[A-Za-z0-9_\"'-]+)*)\s*=")
 
 
 class ProfileBook:
@@ -38,8 +32,8 @@ class ProfileBook:
     def get(self, name: str) -> Profile:
         """The profile. Raises `NotFound`, with the name that was probably meant."""
         if name not in self._by_name:
-            meant = _meant(name, self._by_name) or f" Known: {', '.join(self._by_name) or 'none'}."
-            raise NotFound(f"There is no profile {name!r:.80}.{meant}")
+            mend = meant(name, self._by_name) or f" Known: {', '.join(self._by_name) or 'none'}."
+            raise NotFound(f"There is no profile {name!r:.80}.{mend}")
         return self._by_name[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -83,57 +77,15 @@ def _files(directories: Iterable[str | Path]) -> Iterator[Path]:
 
 def read_profile(file: Path) -> Profile:
     """One profile from its file. Raises `ConfigError`."""
-    text = _text(file)
+    toml = TomlFile.read(file, "profile")
+    if "directory" in toml.values:
+        raise toml.fault(("directory",), "is set by the loader; remove it")
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file}: this is not TOML: {error}.") from error
-    if "directory" in values:
-        raise _Fault(file, text).error(("directory",), "is set by the loader; remove it")
-    try:
-        profile = Profile.model_validate({**values, "directory": str(file.parent)})
+        profile = Profile.model_validate({**toml.values, "directory": str(file.parent)})
     except ValidationError as error:
-        raise ConfigError("\n".join(_faults(file, text, values, error))) from error
-    _check(profile, _Fault(file, text))
+        raise toml.faults(error, Profile, _DOC) from error
+    _check(profile, toml)
     return profile
-
-
-def _text(file: Path) -> str:
-    try:
-        if file.stat().st_size > FILE_BYTES_MAX:
-            raise ConfigError(f"{file}: has more than {FILE_BYTES_MAX} bytes; that is no profile.")
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}.") from error
-
-
-@dataclass(frozen=True, slots=True)
-class _Fault:
-    """Says what is wrong where."""
-
-    file: Path
-    text: str
-
-    def said(self, path: tuple[int | str, ...], problem: str) -> str:
-        field = ".".join(str(part) for part in path)
-        return f"{self.file}:{line_of(self.text, path)}: {field}: {problem}."
-
-    def error(self, path: tuple[int | str, ...], problem: str) -> ConfigError:
-        return ConfigError(self.said(path, problem))
-
-
-def _faults(file: Path, text: str, values: dict[str, Any], error: ValidationError) -> Iterator[str]:
-    fault = _Fault(file, text)
-    for found in error.errors(include_url=False):
-        path = found["loc"]
-        if found["type"] == "extra_forbidden":
-            known = _fields_at(path[:-1])
-            mend = _meant(str(path[-1]), known) or f" Known here: {', '.join(sorted(known))}."
-            yield fault.said(path, f"is not a field of a profile.{mend} Correct or remove it")
-        elif found["type"] == "missing":
-            yield fault.said(path, f"is missing; {_DOC.get('.'.join(map(str, path)), 'add it')}")
-        else:
-            yield fault.said(path, f"is {found['input']!r:.80}; {found['msg'][:1].lower()}{found['msg'][1:]}")
 
 
 _DOC: Final = {
@@ -146,40 +98,25 @@ _DOC: Final = {
 }
 
 
-def _fields_at(path: tuple[int | str, ...]) -> set[str]:
-    """The names that a table of a profile may hold."""
-    model: type[BaseModel] = Profile
-    for part in path:
-        annotation = model.model_fields[str(part)].annotation
-        options = getattr(annotation, "__args__", (annotation,))
-        model = next(one for one in options if isinstance(one, type) and issubclass(one, BaseModel))
-    return set(model.model_fields) - {"directory"}
-
-
-def _meant(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, tuple(known), n=1, cutoff=0.6)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def _check(profile: Profile, fault: _Fault) -> None:
+def _check(profile: Profile, toml: TomlFile) -> None:
     """What one field alone cannot say."""
     if profile.engine == "remote" and profile.remote is None:
-        raise fault.error(("engine",), 'is "remote"; add a [remote] section with base_url')
+        raise toml.fault(("engine",), 'is "remote"; add a [remote] section with base_url')
     if profile.engine != "remote" and profile.remote is not None:
-        raise fault.error(
+        raise toml.fault(
             ("remote",), f'is only for engine = "remote", and this is "{profile.engine}"; remove it'
         )
     if profile.remote and not re.match(r"^https?://[^/\s]+", profile.remote.base_url):
-        raise fault.error(("remote", "base_url"), "must be a URL such as http://127.0.0.1:30000/v1")
+        raise toml.fault(("remote", "base_url"), "must be a URL such as http://127.0.0.1:30000/v1")
     if profile.engine in ("sglang", "openvino") and not profile.serve.model_path:
-        raise fault.error(
+        raise toml.fault(
             ("serve", "model_path"), f'is missing; engine = "{profile.engine}" loads a model from it'
         )
     for field in type(profile.prompts).model_fields:
         name = getattr(profile.prompts, field)
         if name and not _template_exists(profile, name):
             where = "beside the profile" if name.startswith("./") else "among the built-in templates"
-            raise fault.error(("prompts", field), f"names {name!r}, which is not there {where}")
+            raise toml.fault(("prompts", field), f"names {name!r}, which is not there {where}")
 
 
 def _template_exists(profile: Profile, name: str) -> bool:
@@ -188,26 +125,3 @@ def _template_exists(profile: Profile, name: str) -> bool:
     directory = Path(profile.directory).resolve()
     file = (directory / name).resolve()
     return file.is_relative_to(directory) and file.is_file()
-
-
-def line_of(text: str, path: tuple[int | str, ...]) -> int:
-    """The line, from 1, of the deepest part of `path` that the TOML text writes out; 1 when none is."""
-    wanted = tuple(str(part) for part in path if isinstance(part, str))
-    table: tuple[str, ...] = ()
-    best, best_depth = 1, 0
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := _HEADER.match(line):
-            table = _parts(header[1])
-            here = table
-        elif key := _KEY.match(line):
-            here = table + _parts(key[1])
-        else:
-            continue
-        depth = len(here)
-        if best_depth < depth <= len(wanted) and here == wanted[:depth]:
-            best, best_depth = number, depth
-    return best
-
-
-def _parts(dotted: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in dotted.split("."))

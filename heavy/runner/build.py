@@ -25,6 +25,7 @@ from heavy.store.redis import connect
 from heavy.telemetry.tracing import Tracing
 from heavy.tools.api import Tool
 from heavy.tools.cache import ToolCache
+from heavy.tools.config import read_tools
 from heavy.tools.registry import ToolBox, open_tools
 from heavy.tools.toolset import Toolset
 from heavy.tools.transcripts import StoreTraceReader
@@ -57,7 +58,7 @@ async def open_runner(settings: Settings) -> RunnerParts:
     profiles = load_profiles(settings.profile_directories)
     tracing = Tracing(settings.otlp_endpoint, settings.service_name)
     cache = await ToolCache.connect(cache_url_of(settings), cache_secret_of(settings))
-    tools = await open_tools(cache=cache)
+    tools = await open_tools(read_tools(settings.tools_file), cache=cache)
     pool = HttpPool(settings.runner_in_flight_max)
     registry = ReplicaRegistry.over_http(
         store.directory, profiles, pool, silence_s=settings.generation_silence_s

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 
 from heavy.core.errors import ConfigError, HeavyError
 from heavy.core.traces import TraceReader
 from heavy.tools.api import Tool
 from heavy.tools.cache import CachedTool, ToolCache
+from heavy.tools.config import DEFAULT, PYTHON, PythonSection, ToolsConfig
 from heavy.tools.python import PythonTool
-from heavy.tools.sandbox.jail import SandboxLimits, SandboxUnavailable
+from heavy.tools.sandbox.jail import SandboxLimits
+from heavy.tools.sandbox.level import level_of
 from heavy.tools.sandbox.sandbox import Sandbox
 from heavy.tools.traces import TraceLimits, trace_tools
 
 _log = logging.getLogger(__name__)
-
-PYTHON: Final = "python"
-TOOL_NAMES: Final = (PYTHON,)
-"""What a policy may ask for; checked at the edge, before anything runs."""
 
 
 class ToolBox:
@@ -62,24 +60,18 @@ class ToolBox:
             await self._cache.close()
 
 
-async def open_tools(
-    names: Sequence[str] = TOOL_NAMES,
-    *,
-    cache: ToolCache | None = None,
-    sandbox_limits: SandboxLimits | None = None,
-) -> ToolBox:
-    """Make and try every tool of `names`. One that cannot work is missing, not fatal.
+async def open_tools(config: ToolsConfig = DEFAULT, *, cache: ToolCache | None = None) -> ToolBox:
+    """Make and try every tool that is on. One that cannot work is missing, not fatal.
 
     The wrappers, from the inside out: the tool, then the cache (of which the box then is the owner).
     Time-outs, arguments and clipping are the toolset's; tracing is the runner's.
-    Raises `ConfigError` for a name that is no tool.
     """
     tools: list[Tool] = []
     missing: dict[str, HeavyError] = {}
-    for name in names:
+    for name, make in _makers(config):
         try:
-            tool = await _make(name, sandbox_limits)
-        except SandboxUnavailable as error:
+            tool = await make()
+        except ConfigError as error:
             _log.warning("the tool %s is not available: %s", name, error)
             missing[name] = error
             continue
@@ -87,9 +79,24 @@ async def open_tools(
     return ToolBox(tools, missing, cache)
 
 
-async def _make(name: str, sandbox_limits: SandboxLimits | None) -> Tool:
-    if name != PYTHON:
-        raise ConfigError(f"There is no tool called {name!r}; there are {', '.join(TOOL_NAMES)}.")
-    sandbox = Sandbox(sandbox_limits)
+def _makers(config: ToolsConfig) -> Iterator[tuple[str, Callable[[], Awaitable[Tool]]]]:
+    """The tools that are on, and how each is made."""
+    if config.tools.python is not None:
+        yield PYTHON, partial(_python, config.tools.python)
+
+
+async def _python(section: PythonSection) -> Tool:
+    limits = SandboxLimits(
+        cpu_s=section.cpu_s,
+        memory_bytes=section.memory_mib << 20,
+        threads=section.threads,
+        file_bytes=section.file_mib << 20,
+        tmp_bytes=section.files_mib << 20,
+        output_bytes=section.output_kib << 10,
+        cgroup=section.cgroup,
+        packages=section.packages,
+    )
+    sandbox = Sandbox(limits, concurrency=section.sandboxes_max or None)
     await sandbox.probe()
+    _log.info("python runs behind: %s", level_of(limits))
     return PythonTool(sandbox)

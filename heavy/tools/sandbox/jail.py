@@ -50,6 +50,10 @@ class SandboxLimits:
     output_bytes: int = 64 << 10
     flood_bytes: int = 16 << 20
     """A call that prints more than this in all is stopped."""
+    cgroup: str = ""
+    """A delegated cgroup v2 directory; each sandbox gets a child of it, bounded as a whole. Empty: none."""
+    packages: tuple[str, ...] = ()
+    """Directories whose content can be imported, beside the numeric libraries."""
 
     def arguments(self) -> list[str]:
         """What the bootstrap sets from inside."""

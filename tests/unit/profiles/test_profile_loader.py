@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heavy.core.errors import ConfigError, NotFound
-from heavy.profiles.loader import line_of, load_profiles, read_profile
+from heavy.profiles.faults import line_of
+from heavy.profiles.loader import load_profiles, read_profile
 
 GOOD = """# A comment.
 name = "mine"
