@@ -45,6 +45,17 @@ def as_number(normalised: str) -> Fraction | None:
     return value / 100 if percent else value
 
 
+def plainly_same(left: str, right: str) -> bool | None:
+    """Whether two answers are equivalent, where text and exact numbers tell; None where mathematics must."""
+    a, b = normalise(left), normalise(right)
+    if a == b:
+        return True
+    first, second = as_number(a), as_number(b)
+    if first is not None and second is not None:
+        return first == second
+    return None if _MATHS.search(a) and _MATHS.search(b) else False
+
+
 class Equivalence:
     """Judges pairs of answers. Owns one helper process, started when first needed; close it when done."""
 
@@ -56,15 +67,8 @@ class Equivalence:
 
     async def same(self, left: str, right: str) -> bool:
         """Whether two answers are equivalent. What cannot be decided in time counts as different."""
-        a, b = sorted((normalise(left), normalise(right)))
-        if a == b:
-            return True
-        first, second = as_number(a), as_number(b)
-        if first is not None and second is not None:
-            return first == second
-        if not (_MATHS.search(a) and _MATHS.search(b)):
-            return False
-        return await self._judged(a, b)
+        plain = plainly_same(left, right)
+        return await self._judged(*sorted((normalise(left), normalise(right)))) if plain is None else plain
 
     async def close(self) -> None:
         """End the helper process; safe to call twice."""

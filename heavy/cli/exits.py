@@ -6,6 +6,7 @@ from heavy.core.errors import (
     ConfigError,
     Forbidden,
     HeavyError,
+    InvalidDataset,
     InvalidRequest,
     Overloaded,
     ServerUnavailable,
@@ -30,6 +31,7 @@ INTERRUPTED = 130
 
 _BY_ERROR: tuple[tuple[type[HeavyError], int], ...] = (
     (InvalidRequest, USAGE),
+    (InvalidDataset, USAGE),
     (ConfigError, CONFIG),
     (Overloaded, REFUSED),
     (Unauthenticated, REFUSED),

@@ -7,6 +7,8 @@
     ├── NotFound                no such run, trajectory, profile, label
     ├── RequestConflict         a request_id came back with another request
     ├── Overloaded              full; says when to try again
+    ├── InvalidDataset          a file of questions that cannot be read; says which rows, and why
+    ├── JudgeFailed             no verdict on an answer; asking again may bring one
     ├── ConfigError             settings or a profile that cannot work; raised before anything starts
     ├── LimitExceeded           a limit was hit: which, how much, how much was allowed
     │   ├── BudgetExhausted     tokens, money or tool calls of a run
@@ -119,6 +121,18 @@ class ConfigError(HeavyError):
     """A setting or profile that cannot work. Says which, and how to mend it."""
 
     code = "config"
+
+
+class InvalidDataset(HeavyError):
+    """A file of questions that cannot be evaluated. Names the rows and what is wrong with each."""
+
+    code = "invalid_dataset"
+
+
+class JudgeFailed(HeavyError):
+    """A judge model gave no verdict, or none that can be read. The answer is ungraded, not wrong."""
+
+    code = "judge_failed"
 
 
 class LimitExceeded(HeavyError):

@@ -33,6 +33,8 @@ CODES: Final[dict[type[HeavyError], grpc.StatusCode]] = {
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.RequestConflict: grpc.StatusCode.ALREADY_EXISTS,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.InvalidDataset: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.JudgeFailed: grpc.StatusCode.UNAVAILABLE,
     errors.ConfigError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.LimitExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.BudgetExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
