@@ -20,18 +20,11 @@ import json_repair
 
 from heavy.agent import k2
 from heavy.core.messages import FinishReason, Message, Role, ToolCall
+from heavy.core.repairs import Repair
 from heavy.profiles.schema import Profile
 from heavy.replicas.api import Finished, GenerationRequest
 
 K2_DIALECT: Final = "kimi_k2"
-
-SALVAGED: Final = "salvaged"
-SALVAGED_FROM_REASONING: Final = f"{SALVAGED}_from_reasoning"
-SALVAGED_FROM_CONTENT: Final = f"{SALVAGED}_from_content"
-ID_REPLACED: Final = "id_replaced"
-NAME_CLEANED: Final = "name_cleaned"
-ARGUMENTS_FILLED: Final = "arguments_filled"
-CALLS_DROPPED: Final = "calls_dropped"
 
 NO_RESULT: Final = "No result: the call was not carried out to its end."
 
@@ -58,10 +51,10 @@ def accept(finished: Finished, request: GenerationRequest, dialect: str) -> Turn
         reasoning, content, calls = _salvaged(finished, repairs)
     if finished.finish_reason is FinishReason.LENGTH and calls and not k2.is_json_object(calls[-1].arguments):
         calls.pop()
-        repairs.append(k2.TRUNCATED_CALL_DROPPED)
+        repairs.append(Repair.TRUNCATED_CALL_DROPPED)
     if calls and request.tool_choice == "none":
         calls.clear()
-        repairs.append(CALLS_DROPPED)
+        repairs.append(Repair.CALLS_DROPPED)
     declared = {spec.name for spec in request.tools}
     named = [_named(call, declared, repairs) for call in calls]
     numbered = _numbered(named, _ids(request.messages), dialect, repairs)
@@ -86,12 +79,12 @@ def _salvaged(finished: Finished, repairs: list[str]) -> tuple[str, str, list[To
     repairs += [*thought.repairs, *spoken.repairs]
     if finished.tool_calls:
         if thought.calls or spoken.calls:
-            repairs.append(k2.MARKERS_REMOVED)
+            repairs.append(Repair.MARKERS_REMOVED)
         return thought.text, spoken.text, list(finished.tool_calls)
     if thought.calls:
-        repairs.append(SALVAGED_FROM_REASONING)
+        repairs.append(Repair.SALVAGED_FROM_REASONING)
     if spoken.calls:
-        repairs.append(SALVAGED_FROM_CONTENT)
+        repairs.append(Repair.SALVAGED_FROM_CONTENT)
     return thought.text, spoken.text, [*thought.calls, *spoken.calls]
 
 
@@ -102,11 +95,11 @@ def _named(call: ToolCall, declared: set[str], repairs: list[str]) -> ToolCall:
         bare = k2.bare_name(name)
         name = bare if bare in declared else _NOT_IN_NAMES.sub("_", bare)[:_NAME_CHARS_MAX] or "unnamed"
     if name != call.name:
-        repairs.append(NAME_CLEANED)
+        repairs.append(Repair.NAME_CLEANED)
     arguments = call.arguments
     if not arguments.strip():
         arguments = "{}"
-        repairs.append(ARGUMENTS_FILLED)
+        repairs.append(Repair.ARGUMENTS_FILLED)
     return call if (name, arguments) == (call.name, call.arguments) else ToolCall(call.id, name, arguments)
 
 
@@ -125,7 +118,7 @@ def _numbered(
         taken.add(given)
         # An id that was simply missing (salvaged, or an engine that leaves it out) is no repair.
         if call.id and given != call.id:
-            repairs.append(ID_REPLACED)
+            repairs.append(Repair.ID_REPLACED)
         numbered.append(call if given == call.id else replace(call, id=given))
     return numbered
 

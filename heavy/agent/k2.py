@@ -15,11 +15,7 @@ from typing import Final
 import orjson
 
 from heavy.core.messages import ToolCall
-
-TRUNCATED_SECTION: Final = "truncated_section"
-TRUNCATED_CALL_DROPPED: Final = "truncated_call_dropped"
-UNREADABLE_CALL_DROPPED: Final = "unreadable_call_dropped"
-MARKERS_REMOVED: Final = "markers_removed"
+from heavy.core.repairs import Repair
 
 _SECTION_BEGIN: Final = "<|tool_calls_section_begin|>"
 _SECTION_END: Final = "<|tool_calls_section_end|>"
@@ -127,10 +123,10 @@ class _Scan:
     def end(self) -> None:
         """The text is over."""
         if self.in_section or self.header is not None:
-            self.repairs.append(TRUNCATED_SECTION)
+            self.repairs.append(Repair.TRUNCATED_SECTION)
         self._close(complete=False)
         if not self.calls and not self.repairs:
-            self.repairs.append(MARKERS_REMOVED)
+            self.repairs.append(Repair.MARKERS_REMOVED)
 
     def _text(self, piece: str) -> None:
         if self.arguments is not None:
@@ -148,7 +144,7 @@ class _Scan:
         elif marker in (_SECTION_BEGIN, _SECTION_END):
             self.in_section = marker == _SECTION_BEGIN
         else:
-            self.repairs.append(MARKERS_REMOVED)
+            self.repairs.append(Repair.MARKERS_REMOVED)
 
     def _close(self, *, complete: bool) -> None:
         if self.header is None:
@@ -156,8 +152,8 @@ class _Scan:
         name, arguments = bare_name(self.header), self.arguments
         self.header = self.arguments = None
         if not name or arguments is None:
-            self.repairs.append(UNREADABLE_CALL_DROPPED)
+            self.repairs.append(Repair.UNREADABLE_CALL_DROPPED)
         elif not complete and not is_json_object(arguments):
-            self.repairs.append(TRUNCATED_CALL_DROPPED)
+            self.repairs.append(Repair.TRUNCATED_CALL_DROPPED)
         else:
             self.calls.append(ToolCall(id="", name=name, arguments=arguments.strip()))

@@ -29,6 +29,22 @@ class StuckLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class LadderLimits:
+    """How far calls that cannot be used are followed up, in a row and over a whole trajectory."""
+
+    told_max: int = 2
+    """Generations in a row that the model is told of before a grammar is asked for."""
+    constrained_max: int = 1
+    """Generations after those that may still fail before an answer is forced."""
+    constrained_per_trajectory_max: int = 100
+    broken_per_trajectory_max: int = 200
+
+    def __post_init__(self) -> None:
+        if self.told_max < 1 or self.constrained_max < 0:
+            raise ValueError("told_max must be at least 1 and constrained_max at least 0")
+
+
+@dataclass(frozen=True, slots=True)
 class AgentLimits:
     """Every bound of the loop that is not part of a run's policy or of a model's profile."""
 
@@ -59,6 +75,7 @@ class AgentLimits:
     context_headroom_share: float = 0.15
     """Tool outputs are hidden once less than this share of the context is free."""
     stuck: StuckLimits = field(default_factory=StuckLimits)
+    ladder: LadderLimits = field(default_factory=LadderLimits)
 
     def __post_init__(self) -> None:
         if not 1 <= self.engine_attempts_max <= 16:

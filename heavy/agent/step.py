@@ -23,11 +23,12 @@ from heavy.core.errors import BudgetExhausted, EngineError, EngineUnavailable, H
 from heavy.core.ledger import Spend
 from heavy.core.messages import FinishReason, Message, ToolCall
 from heavy.core.records import GenerationRecord, RecordBody, ToolIntentRecord, ToolResultRecord
+from heavy.core.repairs import LOST_CALLS, Repair
 from heavy.core.runs import TrajectorySpec
 from heavy.core.tools import CacheState, Effects, ToolContext, ToolOutput
 from heavy.profiles.schema import Profile
 from heavy.replicas.api import Finished, GenerationEvent, GenerationRequest, Replica, TokenUsage
-from heavy.tools.toolset import Toolset
+from heavy.tools.toolset import Reading, Toolset
 
 CHECKPOINT: Final = "checkpoint"
 CUT: Final = "cut"
@@ -51,6 +52,7 @@ class StepResult:
     """What came of a step. `results` answer the message's calls one by one, in their order.
 
     `tools_refused` says that a cap on tool calls was hit: the refused calls have results that say so.
+    `broken` says that the model meant to call something and none of it could be used.
     """
 
     message: Message
@@ -61,6 +63,7 @@ class StepResult:
     replica: str
     calls_made: int
     tools_refused: bool
+    broken: bool = False
 
 
 async def step(
@@ -79,10 +82,12 @@ async def step(
     """
     finished = await _generate(replica, request, journal, scope, progress)
     turn = accept(finished, request, scope.profile.tool_call_dialect)
+    readings = await _read(toolset, turn.message.tool_calls)
+    turn = replace(turn, repairs=_repairs(turn, readings, request))
     progress.message = turn.message
     progress.generation = scope.meter.spend(finished.usage, progress.elapsed_s, 0)
     await _record(journal, scope, _generation(finished, turn, request, progress.generation))
-    acting = _Acting(toolset, journal, scope, request.deadline_ms, progress)
+    acting = _Acting(toolset, readings, journal, scope, request.deadline_ms, progress)
     results = await acting.answer(turn.message.tool_calls)
     return StepResult(
         message=turn.message,
@@ -93,7 +98,32 @@ async def step(
         replica=finished.replica,
         calls_made=acting.made,
         tools_refused=acting.refused,
+        broken=_broken(turn, readings),
     )
+
+
+async def _read(toolset: Toolset, calls: Sequence[ToolCall]) -> dict[str, Reading]:
+    """Each distinct call understood once, by its key. More than one step executes is read all the same."""
+    readings: dict[str, Reading] = {}
+    for call in calls:
+        key = call_key(call)
+        if key not in readings:
+            readings[key] = await toolset.read(call)
+    return readings
+
+
+def _repairs(turn: Turn, readings: dict[str, Reading], request: GenerationRequest) -> tuple[str, ...]:
+    """Everything that was wrong with the turn's calls, and whether a grammar was asked for."""
+    asked = (Repair.CONSTRAINED,) if request.tool_choice == "required" else ()
+    read = (repair for reading in readings.values() for repair in reading.repairs)
+    return tuple(str(repair) for repair in dict.fromkeys((*asked, *turn.repairs, *read)))
+
+
+def _broken(turn: Turn, readings: dict[str, Reading]) -> bool:
+    """Whether calls were meant and none can be used. Unreadable ones leave nothing but their repair."""
+    if not readings:
+        return turn.finish_reason is not FinishReason.LENGTH and not LOST_CALLS.isdisjoint(turn.repairs)
+    return all(reading.arguments is None for reading in readings.values())
 
 
 async def _generate(
@@ -161,9 +191,16 @@ class _Acting:
     """Answers the calls of one step: each distinct call once, a bounded number at a time."""
 
     def __init__(
-        self, toolset: Toolset, journal: Journal, scope: StepScope, deadline_ms: int, progress: Progress
+        self,
+        toolset: Toolset,
+        readings: dict[str, Reading],
+        journal: Journal,
+        scope: StepScope,
+        deadline_ms: int,
+        progress: Progress,
     ) -> None:
         self._toolset = toolset
+        self._readings = readings
         self._journal = journal
         self._scope = scope
         self._deadline_ms = deadline_ms
@@ -211,7 +248,8 @@ class _Acting:
         async with self._slots:
             effects = spec.effects if spec else Effects.PURE
             await _record(self._journal, self._scope, ToolIntentRecord(call, effects))
-            output = await self._toolset.call(call, self._context(call, spec.timeout_s if spec else None))
+            context = self._context(call, spec.timeout_s if spec else None)
+            output = await self._toolset.call(call, context, self._readings[call_key(call)])
         await self._keep(_result(call, output))
         for copy in same[1:]:
             await self._keep(_result(copy, replace(output, cache=CacheState.COALESCED, duration_s=0.0)))

@@ -19,8 +19,9 @@ from typing import Final
 
 from heavy.agent.context import ContextWindow, Fit
 from heavy.agent.funds import Funds
-from heavy.agent.hygiene import NO_RESULT, SALVAGED, normalise, outgoing, result_message
+from heavy.agent.hygiene import NO_RESULT, normalise, outgoing, result_message
 from heavy.agent.journal import Journal
+from heavy.agent.ladder import Ladder
 from heavy.agent.limits import AgentLimits
 from heavy.agent.meter import Meter
 from heavy.agent.progress import Progress
@@ -53,6 +54,7 @@ TOOL_CALLS_MAX: Final = "tool_calls_max"
 STUCK: Final = "stuck"
 LENGTH: Final = "length"
 EMPTY: Final = "empty"
+BROKEN_CALLS: Final = "broken_calls"
 NO_ANSWER: Final = "no_answer"
 
 _TURN_OVERHEAD_TOKENS: Final = 32
@@ -111,6 +113,7 @@ class Trajectory:
         )
         self._funds = Funds(journal, meter, limits.flush_s, _answer_tokens(profile))
         self._watch = RepetitionWatch(limits.stuck)
+        self._ladder = Ladder(limits.ladder, bool(self._tools) and profile.constrained_calls != "never")
         self._progress = Progress()
         self._number = 0
         self._generations = 0
@@ -137,6 +140,8 @@ class Trajectory:
                 decision = await self._force_answer(decision)
         except ConfigError as error:  # a prompt template that cannot be filled in
             decision = Ending(OutcomeKind.FAILED, error.code, error.message)
+        if repaired := self._ladder.summary():
+            await self._note(f"tool calls repaired: {repaired}")
         return self._outcome(decision)
 
     def cut(self, reason: str, detail: str) -> Outcome:
@@ -159,8 +164,10 @@ class Trajectory:
         if isinstance(result, Ending):
             return self._rescue(result)
         self._extend(result.message, result.results)
-        if salvaged := [name for name in result.repairs if name.startswith(SALVAGED)]:
-            await self._note(f"tool calls taken out of the text: {', '.join(salvaged)}")
+        if given_up := self._ladder.observe(result.repairs, broken=result.broken):
+            return Force(BROKEN_CALLS, f"{given_up}.")
+        if result.broken:
+            return await self._after_broken(result)
         if result.message.tool_calls:
             return await self._after_tools(result)
         if result.finish_reason is FinishReason.LENGTH:
@@ -179,6 +186,14 @@ class Trajectory:
         for reminder in verdict.reminders:
             await self._note(f"reminder: {reminder.name} was called {reminder.count} times the same way")
             self._say(render(self._profile, "repeat_reminder", name=reminder.name, times=reminder.count))
+        return None
+
+    async def _after_broken(self, result: StepResult) -> Decision:
+        """The results say what is wrong with each call; calls of which nothing is left have no results."""
+        self._tool_calls += result.calls_made
+        await self._note(f"no tool call of this step can be used: {', '.join(result.repairs)}")
+        if not result.message.tool_calls:
+            self._say(render(self._profile, "broken_call"))
         return None
 
     async def _after_nothing(self) -> Decision:
@@ -261,6 +276,10 @@ class Trajectory:
                 if last:
                     raise
             except EngineError as error:
+                if not last and isinstance(error, EngineRefused) and self._ladder.constrains:
+                    self._ladder.refused()
+                    await self._note(f"the engine takes no grammar for tool calls: {error}", number)
+                    continue
                 if last or isinstance(error, EngineRefused):
                     raise
                 await self._note(f"engine failure, attempt {attempt + 1}: {error.code}: {error}", number)
@@ -292,6 +311,7 @@ class Trajectory:
             least_tokens=self._completion_tokens_min(),
             last=forced,
         )
+        choice = self._tool_choice(forced)
         request = GenerationRequest(
             request_id=name,
             profile=self._profile.name,
@@ -300,7 +320,8 @@ class Trajectory:
             sampling=_seeded(spec, number, attempt),
             tokens_max=tokens_max,
             deadline_ms=spec.deadline_ms,
-            tool_choice="none" if forced or self._calls_left() == 0 else "auto",
+            tool_choice=choice,
+            strict_calls=choice == "required" or self._profile.constrained_calls == "always",
             prefer_replica=self._warm_replica,
             traceparent=spec.traceparent,
         )
@@ -361,6 +382,11 @@ class Trajectory:
         share_s = left_s * limits.answer_reserve_share
         over_at_s = asyncio.get_running_loop().time() + left_s - min(limits.deadline_margin_s, share_s / 4)
         return over_at_s - min(limits.answer_reserve_s, share_s), over_at_s
+
+    def _tool_choice(self, forced: bool) -> str:
+        if forced or self._calls_left() == 0:
+            return "none"
+        return "required" if self._ladder.constrains else "auto"
 
     def _calls_left(self) -> int | None:
         cap = self._spec.tool_calls_max

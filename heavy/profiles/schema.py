@@ -76,6 +76,7 @@ class PromptsSection(_Part):
     aggregate: str = "aggregate.jinja"
     force_answer: str = "force_answer.jinja"
     repeat_reminder: str = "repeat_reminder.jinja"
+    broken_call: str = "broken_call.jinja"
 
 
 class AggregationSection(_Part):
@@ -109,6 +110,9 @@ class Profile(_Part):
     context_tokens: Annotated[int, Field(ge=256)]
     tool_call_dialect: Literal["kimi_k2", "openai"] = "openai"
     """`kimi_k2`: ids are renumbered to functions.name:index and calls inside reasoning are salvaged."""
+    constrained_calls: Literal["never", "on_failure", "always"] = "on_failure"
+    """Whether calls may be asked for under a grammar: after generations whose calls could not be used, or
+    always. A server that refuses it is not asked again in that trajectory."""
     send_reasoning_back: bool = True
     context_policy: ContextPolicy = ContextPolicy.HIDE_TOOL_OUTPUTS
     default_tools: tuple[str, ...] = ()

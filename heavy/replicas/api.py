@@ -17,7 +17,9 @@ class GenerationRequest:
     """One generation. `messages` go out as they are: the agent has applied the model's rules to them.
 
     `request_id` is the engine-side id (see `heavy.core.ids.request_id`); `tokens_max` the completion cap;
-    `tool_choice` "auto", "none" or "required"; `prefer_replica` where the prefix is warm.
+    `tool_choice` "auto", "none" or "required" (a call, under a grammar where the server has one);
+    `strict_calls` asks for a grammar that holds the arguments of every call to their schema, where the server
+    knows of one; `prefer_replica` where the prefix is warm.
     """
 
     request_id: str
@@ -28,6 +30,7 @@ class GenerationRequest:
     tokens_max: int
     deadline_ms: int
     tool_choice: str = "auto"
+    strict_calls: bool = False
     stop: tuple[str, ...] = ()
     prefer_replica: str = ""
     traceparent: str = ""

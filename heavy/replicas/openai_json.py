@@ -50,7 +50,8 @@ def request_body(request: GenerationRequest, model: str, dialect: Dialect) -> by
     if request.sampling.seed is not None:
         body["seed"] = request.sampling.seed
     if request.tools:
-        body["tools"] = tools_json(request.tools)
+        # OpenAI's own servers refuse `strict` beside schemas that leave anything open: only SGLang is asked.
+        body["tools"] = tools_json(request.tools, strict=request.strict_calls and dialect == "sglang")
         body["tool_choice"] = request.tool_choice
     if request.stop:
         body["stop"] = list(request.stop)
@@ -96,19 +97,14 @@ def _call(call: ToolCall) -> dict[str, Any]:
     }
 
 
-def tools_json(tools: Sequence[ToolSpec]) -> list[dict[str, Any]]:
-    """Tool declarations in OpenAI's form."""
-    return [
-        {
-            "type": "function",
-            "function": {
-                "name": tool.name,
-                "description": tool.description,
-                "parameters": dict(tool.parameters),
-            },
-        }
-        for tool in tools
-    ]
+def tools_json(tools: Sequence[ToolSpec], *, strict: bool = False) -> list[dict[str, Any]]:
+    """Tool declarations in OpenAI's form; `strict` holds the arguments of calls to their schema."""
+    return [{"type": "function", "function": _function(tool, strict)} for tool in tools]
+
+
+def _function(tool: ToolSpec, strict: bool) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    return function | {"strict": True} if strict else function
 
 
 def encoded(body: Mapping[str, Any]) -> bytes:

@@ -15,6 +15,7 @@ from heavy.core.records import (
     Record,
     ToolResultRecord,
 )
+from heavy.core.repairs import Handling, Repair, handling_of
 from heavy.core.runs import Run, RunSpec
 from heavy.telemetry import names
 
@@ -25,6 +26,9 @@ SHORT_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 
 
 UNKNOWN_TOOL = "unknown"
 """The label of every tool that is none: models make names up, and each label value is kept for ever."""
+
+
+_REPAIRS = {repair.value: repair for repair in Repair}
 
 
 class RunMetrics:
@@ -58,6 +62,13 @@ class RunMetrics:
         self._tokens = counter(names.METRIC_TOKENS, "Tokens, by kind.", "kind", "tenant", "profile")
         self._tool_calls = counter(names.METRIC_TOOL_CALLS, "Tool calls.", "tool", "cache", "error")
         self._tool_s = histogram(names.METRIC_TOOL_SECONDS, "Tool call time.", SHORT_BUCKETS_S, "tool")
+        self._repairs = counter(
+            names.METRIC_CALL_REPAIRS,
+            "Generations with tool calls, by what had to be mended in them; kind none: nothing.",
+            "profile",
+            "kind",
+            "handling",
+        )
         self._cost = counter(names.METRIC_COST_USD, "Money spent.", "tenant", "profile")
         self._gpu_s = counter(names.METRIC_GPU_SECONDS, "GPU-seconds held.", "tenant", "profile")
         self._refused = counter(names.METRIC_REFUSED, "Requests refused, by reason.", "reason")
@@ -102,6 +113,11 @@ class RunMetrics:
         self._step_s.labels(profile).observe(timing.first_token_s + timing.decode_s)
         self._first_s.labels(profile).observe(timing.first_token_s)
         self._queue_s.labels(profile).observe(timing.queue_s)
+        if body.message.tool_calls and not body.repairs:
+            self._repairs.labels(profile, "none", Handling.CLEAN.value).inc()
+        for repair in map(_repair, body.repairs):
+            if repair is not None:
+                self._repairs.labels(profile, repair.value, handling_of(repair).value).inc()
 
     def _spent(self, spend: Spend, tenant: str, profile: str) -> None:
         for kind, tokens in (
@@ -117,3 +133,8 @@ class RunMetrics:
 
 def _profile_of(spec: RunSpec, trajectory: str) -> str:
     return spec.policy.members.profile_of(TrajectoryId(trajectory))
+
+
+def _repair(name: str) -> Repair | None:
+    """The repair of that name; None for one that this version does not know, as an older runner may write."""
+    return _REPAIRS.get(name)

@@ -1,13 +1,17 @@
 """From the text of a tool call to arguments that satisfy its schema, or to a message the model can act on.
 
-Strict JSON is taken as it is. Broken JSON is mended only where the result is an object that validates and
-nothing can have been cut off: a call that lost its end inside a string would run half of what was meant.
+Strict JSON that satisfies the schema is taken as it is. Anything else is mended only where the result is an
+object that validates and nothing can have been cut off: a call that lost its end inside a string would run
+half of what was meant. Values are respelled where the schema leaves one reading (`"5"` where an integer is
+asked for), never guessed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +23,7 @@ from jsonschema.exceptions import SchemaError, ValidationError
 from referencing import Registry
 
 from heavy.core.errors import ConfigError
+from heavy.core.repairs import Repair
 from heavy.tools.text import clip
 
 ARGUMENTS_CHARS_MAX: Final = 1_000_000
@@ -27,19 +32,29 @@ REPAIR_CHARS_MAX: Final = 32_000
 PROBLEMS_SHOWN_MAX: Final = 5
 VALUE_CHARS_MAX: Final = 120
 
+RESPELLED_MAX: Final = 16
+"""Values of one call that are respelled at most."""
+
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_FENCED = re.compile(r"^\s*```[A-Za-z]*\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
+_LEFTOVERS = frozenset("]}),;` \t\r\n")
+"""What may follow a complete object: closing marks without an opening one mean nothing."""
 
 
 class BadArguments(Exception):
-    """The arguments cannot be used. The message is for the model."""
+    """The arguments cannot be used. The message is for the model; `kind` says what is wrong with them."""
+
+    def __init__(self, message: str, kind: Repair = Repair.INVALID_JSON) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """Arguments that satisfy their schema. `repair` names what was mended; empty for clean ones."""
+    """Arguments that satisfy their schema. `repairs` names what was mended; empty for clean ones."""
 
     values: Mapping[str, Any]
-    repair: str = ""
+    repairs: tuple[Repair, ...] = ()
 
 
 class Schema:
@@ -58,12 +73,25 @@ class Schema:
     def problems(self, values: object) -> str:
         """What is wrong with `values`, one problem a line; empty when nothing is."""
         try:
-            found = sorted(
-                self._validator.iter_errors(values), key=lambda e: (len(e.absolute_path), str(e.path))
-            )
+            found = self._errors(values)
         except Exception as error:
             return f"- the schema could not be applied: {type(error).__name__}: {error}"
         return _listed(found)
+
+    def respelled(self, values: object) -> object | None:
+        """`values` with text in place of another type read as that type, where that satisfies the schema."""
+        try:
+            mended = copy.deepcopy(values)
+            errors = self._errors(values)[: RESPELLED_MAX + 1]
+            if len(errors) > RESPELLED_MAX or not all(_respell(mended, error) for error in errors):
+                return None
+            return None if self._errors(mended) else mended
+        except Exception:  # the schema could not be applied: `problems` says so
+            return None
+
+    def _errors(self, values: object) -> list[ValidationError]:
+        found = self._validator.iter_errors(values)
+        return sorted(found, key=lambda error: (len(error.absolute_path), str(error.path)))
 
 
 async def read(text: str, schema: Schema) -> Arguments:
@@ -73,32 +101,48 @@ async def read(text: str, schema: Schema) -> Arguments:
             f"The arguments are {len(text)} characters long; at most {ARGUMENTS_CHARS_MAX} are read."
         )
     try:
-        values, repair = _strict(text), ""
+        values = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        values, repair = await _mended(text, schema, error)
+        return await _mended(text, schema, error)
+    if not isinstance(values, dict):
+        return _unwrapped_string(values, schema)
+    return _checked(values, schema)
+
+
+def _checked(values: object, schema: Schema, *repairs: Repair) -> Arguments:
+    """Values as arguments, respelled where need be. Raises `BadArguments`."""
     problems = schema.problems(values)
     if problems:
-        raise BadArguments(f"The arguments do not match the tool's schema:\n{problems}")
-    assert isinstance(values, dict)
-    return Arguments(values, repair)
-
-
-def _strict(text: str) -> object:
-    values = json.loads(text, parse_constant=_no_constant)
+        respelled = schema.respelled(values)
+        if respelled is None:
+            raise BadArguments(
+                f"The arguments do not match the tool's schema:\n{problems}", Repair.SCHEMA_MISMATCH
+            )
+        values, repairs = respelled, (*repairs, Repair.COERCED)
     if not isinstance(values, dict):
         raise BadArguments(f"The arguments must be one JSON object, not {_kind(values)}.")
-    return values
+    return Arguments(values, repairs)
+
+
+def _unwrapped_string(values: object, schema: Schema) -> Arguments:
+    """An object that was encoded twice. Raises `BadArguments` for every other value."""
+    if isinstance(values, str) and values.lstrip().startswith("{"):
+        try:
+            return _checked(json.loads(values, parse_constant=_no_constant), schema, Repair.UNWRAPPED)
+        except (ValueError, RecursionError):
+            pass  # what it holds is no JSON: the refusal below says what was expected
+    raise BadArguments(f"The arguments must be one JSON object, not {_kind(values)}.")
 
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-async def _mended(text: str, schema: Schema, cause: Exception) -> tuple[object, str]:
+async def _mended(text: str, schema: Schema, cause: Exception) -> Arguments:
     """What `text` was meant to be, where that is beyond doubt."""
     refusal = BadArguments(f"The arguments are not valid JSON: {cause}. Send one JSON object.")
     if not text.strip():
-        return {}, "empty"
+        return _checked({}, schema, Repair.ARGUMENTS_FILLED)
     if len(text) > REPAIR_CHARS_MAX:
         raise refusal from cause
     if '"' in _STRING.sub("", text):
@@ -106,13 +150,15 @@ async def _mended(text: str, schema: Schema, cause: Exception) -> tuple[object, 
             f"The arguments are not valid JSON: {cause}. A string in them does not end: "
             "they may have been cut off, or a quote inside one is not escaped. Send the whole call again."
         ) from cause
-    for repair, parse in (("control_characters", _lenient), ("json_repair", _repaired)):
+    for repair, parse in (
+        (Repair.CONTROL_CHARACTERS, _lenient),
+        (Repair.UNWRAPPED, _unwrapped),
+        (Repair.JSON_REPAIR, _repaired),
+    ):
         try:
-            values = await asyncio.to_thread(parse, text)
-        except (ValueError, RecursionError):
+            return _checked(await asyncio.to_thread(parse, text), schema, repair)
+        except (ValueError, RecursionError, BadArguments):
             continue
-        if isinstance(values, dict) and not schema.problems(values):
-            return values, repair
     raise refusal from cause
 
 
@@ -121,8 +167,48 @@ def _lenient(text: str) -> object:
     return json.loads(text, strict=False, parse_constant=_no_constant)
 
 
+def _unwrapped(text: str) -> object:
+    """A whole object inside a code fence, or with closing brackets too many after it."""
+    if fenced := _FENCED.match(text):
+        text = fenced[1]
+    decoder = json.JSONDecoder(strict=False, parse_constant=_no_constant)
+    values, end = decoder.raw_decode(text.lstrip())
+    if set(text.lstrip()[end:]) - _LEFTOVERS:
+        raise ValueError("something follows the object")
+    return values
+
+
 def _repaired(text: str) -> object:
-    return json_repair.loads(text, strict=True)
+    values = json_repair.loads(text, strict=True)
+    if _has_non_finite(values):
+        raise ValueError("a number that JSON does not have")
+    return values
+
+
+def _has_non_finite(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_non_finite, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_non_finite, value))
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _respell(values: Any, error: ValidationError) -> bool:
+    """Read one value as the type its schema names. False where that is not the problem, or no reading."""
+    wanted, path = error.validator_value, list(error.absolute_path)
+    if error.validator != "type" or not isinstance(wanted, str) or wanted == "string" or not path:
+        return False
+    if not isinstance(error.instance, str):
+        return False
+    try:
+        meant = json.loads(error.instance, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return False
+    place = values
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = meant
+    return True
 
 
 def _listed(errors: Iterable[ValidationError]) -> str:

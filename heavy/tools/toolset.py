@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from heavy.core.clock import monotonic_s
 from heavy.core.errors import ConfigError
 from heavy.core.messages import ToolCall
+from heavy.core.repairs import Repair
 from heavy.core.tools import ToolContext, ToolOutput, ToolSpec
 from heavy.tools import arguments
 from heavy.tools.api import Tool
@@ -19,6 +20,19 @@ OUTPUT_CHARS_MAX: Final = 32_000
 ERROR_CHARS_MAX: Final = 2_000
 TIMEOUT_GRACE_S: Final = 0.5
 """What a tool that keeps its own time gets beyond it, to come back with what it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A call as far as it can be understood without running it.
+
+    Either `arguments`, which satisfy the schema, or a `problem` for the model. `repairs` names what was
+    mended, or what is wrong.
+    """
+
+    arguments: arguments.Arguments | None
+    problem: str = ""
+    repairs: tuple[Repair, ...] = ()
 
 
 class Toolset:
@@ -48,29 +62,30 @@ class Toolset:
         tool = self._tools.get(name)
         return tool.spec if tool else None
 
-    async def call(self, call: ToolCall, context: ToolContext) -> ToolOutput:
-        """Find the tool, read the arguments, run it, clip what it says.
+    async def read(self, call: ToolCall) -> Reading:
+        """Find the tool and read the arguments."""
+        if call.name not in self._tools:
+            return Reading(None, self._unknown(call.name), (Repair.UNKNOWN_TOOL,))
+        try:
+            given = await arguments.read(call.arguments, self._schemas[call.name])
+        except arguments.BadArguments as problem:
+            return Reading(None, f"{call.name}: {problem}", (problem.kind,))
+        return Reading(given, repairs=given.repairs)
 
-        `meta["repair"]` of the output names what had to be mended in the arguments.
-        """
+    async def call(self, call: ToolCall, context: ToolContext, reading: Reading | None = None) -> ToolOutput:
+        """Run the tool as `reading` (else `read`) understands the call; clip what it says."""
         started_s = monotonic_s()
-        output = await self._attempt(call, context)
+        output = await self._attempt(call, reading or await self.read(call), context)
         return replace(
             output,
             content=clip(encodable(output.content), self._output_chars_max),
             duration_s=monotonic_s() - started_s,
         )
 
-    async def _attempt(self, call: ToolCall, context: ToolContext) -> ToolOutput:
-        tool = self._tools.get(call.name)
-        if tool is None:
-            return _failure(self._unknown(call.name))
-        try:
-            given = await arguments.read(call.arguments, self._schemas[call.name])
-        except arguments.BadArguments as problem:
-            return _failure(f"{call.name}: {problem}")
-        output = await _run(tool, given, context)
-        return replace(output, meta={**output.meta, "repair": given.repair}) if given.repair else output
+    async def _attempt(self, call: ToolCall, reading: Reading, context: ToolContext) -> ToolOutput:
+        if reading.arguments is None:
+            return _failure(reading.problem)
+        return await _run(self._tools[call.name], reading.arguments, context)
 
     def _unknown(self, name: str) -> str:
         known = ", ".join(self._tools) or "none"

@@ -14,6 +14,7 @@ from heavy.agent.hygiene import accept, normalise, outgoing
 from heavy.core.messages import FinishReason, Message, Role, ToolCall
 from heavy.core.policy import Sampling
 from heavy.core.records import GenerationTiming
+from heavy.core.repairs import Repair
 from heavy.core.tools import Effects, ToolSpec
 from heavy.profiles.schema import Profile
 from heavy.replicas.api import Finished, GenerationRequest, TokenUsage
@@ -156,7 +157,7 @@ def test_a_clean_turn_comes_in_as_it_is_without_repairs() -> None:
 
 @pytest.mark.parametrize(
     ("where", "repair"),
-    [("reasoning", hygiene.SALVAGED_FROM_REASONING), ("content", hygiene.SALVAGED_FROM_CONTENT)],
+    [("reasoning", Repair.SALVAGED_FROM_REASONING), ("content", Repair.SALVAGED_FROM_CONTENT)],
 )
 def test_k2_calls_inside_text_are_salvaged_numbered_and_reported(where: str, repair: str) -> None:
     text = "Hm. <|tool_call_begin|>functions.search:7<|tool_call_argument_begin|>{}<|tool_call_end|>"
@@ -173,7 +174,7 @@ def test_markup_beside_calls_that_the_engine_has_read_is_removed_and_not_run_aga
     turn = accept(finished(reasoning=text, tool_calls=read), request(EARLIER), "kimi_k2")
 
     assert (turn.message.tool_calls, turn.message.reasoning) == (read, "")
-    assert turn.repairs == (k2.MARKERS_REMOVED,)
+    assert turn.repairs == (Repair.MARKERS_REMOVED,)
 
 
 def test_other_dialects_keep_text_that_looks_like_markup() -> None:
@@ -184,7 +185,7 @@ def test_other_dialects_keep_text_that_looks_like_markup() -> None:
 
 @pytest.mark.parametrize(
     ("given_id", "expected", "repairs"),
-    [("x", "x", ()), ("", "call_1", ()), ("functions.search:0", "call_1", (hygiene.ID_REPLACED,))],
+    [("x", "x", ()), ("", "call_1", ()), ("functions.search:0", "call_1", (Repair.ID_REPLACED,))],
 )
 def test_calls_of_other_dialects_keep_good_ids_and_get_missing_or_taken_ones(
     given_id: str, expected: str, repairs: tuple[str, ...]
@@ -198,7 +199,7 @@ def test_a_wrong_k2_index_is_replaced_and_reported() -> None:
     turn = accept(finished(tool_calls=(ToolCall("call_xyz", "search", "{}"),)), request(EARLIER), "kimi_k2")
 
     assert turn.message.tool_calls[0].id == "functions.search:1"
-    assert turn.repairs == (hygiene.ID_REPLACED,)
+    assert turn.repairs == (Repair.ID_REPLACED,)
 
 
 def test_a_call_that_the_length_limit_cut_in_its_arguments_is_dropped() -> None:
@@ -206,7 +207,7 @@ def test_a_call_that_the_length_limit_cut_in_its_arguments_is_dropped() -> None:
     turn = accept(finished(tool_calls=calls, finish_reason=FinishReason.LENGTH), request(), "openai")
 
     assert turn.message.tool_calls == calls[:1]
-    assert turn.repairs == (k2.TRUNCATED_CALL_DROPPED,)
+    assert turn.repairs == (Repair.TRUNCATED_CALL_DROPPED,)
 
 
 def test_calls_are_dropped_where_none_were_allowed() -> None:
@@ -217,7 +218,7 @@ def test_calls_are_dropped_where_none_were_allowed() -> None:
     )
 
     assert turn.message == Message(Role.ASSISTANT, "42")
-    assert turn.repairs == (hygiene.CALLS_DROPPED,)
+    assert turn.repairs == (Repair.CALLS_DROPPED,)
 
 
 @pytest.mark.parametrize(

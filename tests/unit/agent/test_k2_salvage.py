@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heavy.agent import k2
+from heavy.core.repairs import Repair
 
 SECTION = "<|tool_calls_section_begin|>"
 SECTION_END = "<|tool_calls_section_end|>"
@@ -66,23 +67,23 @@ def test_a_section_cut_after_a_whole_call_keeps_that_call_and_says_so() -> None:
     found = k2.salvage(f"Thinking.{SECTION}{whole}{half}")
 
     assert [call.arguments for call in found.calls] == ['{"q": 1}']
-    assert found.repairs == (k2.TRUNCATED_SECTION, k2.TRUNCATED_CALL_DROPPED)
+    assert found.repairs == (Repair.TRUNCATED_SECTION, Repair.TRUNCATED_CALL_DROPPED)
 
 
 def test_a_last_call_whose_end_marker_is_missing_counts_when_its_arguments_are_whole() -> None:
     found = k2.salvage(SECTION + markup("search", '{"q": 1}', end="<|tool_ca"))
 
     assert [call.name for call in found.calls] == ["search"]
-    assert found.repairs == (k2.TRUNCATED_SECTION,)
+    assert found.repairs == (Repair.TRUNCATED_SECTION,)
 
 
 @pytest.mark.parametrize(
     ("text", "repair"),
     [
-        (SECTION_END, k2.MARKERS_REMOVED),
-        ("<|tool_call_end|>", k2.MARKERS_REMOVED),
-        ("<|tool_call_begin|>functions.f:0<|tool_call_end|>", k2.UNREADABLE_CALL_DROPPED),
-        (markup("", "{}"), k2.UNREADABLE_CALL_DROPPED),
+        (SECTION_END, Repair.MARKERS_REMOVED),
+        ("<|tool_call_end|>", Repair.MARKERS_REMOVED),
+        ("<|tool_call_begin|>functions.f:0<|tool_call_end|>", Repair.UNREADABLE_CALL_DROPPED),
+        (markup("", "{}"), Repair.UNREADABLE_CALL_DROPPED),
     ],
 )
 def test_markup_that_holds_no_call_is_removed_and_reported(text: str, repair: str) -> None:

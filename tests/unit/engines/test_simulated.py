@@ -124,9 +124,10 @@ def test_a_wrong_script_says_what_is_wrong(script: str, complaint: str) -> None:
     [Mistake.MALFORMED_TOOL_CALL, Mistake.WRONG_SCHEMA, Mistake.UNKNOWN_TOOL, Mistake.MARKERS_IN_REASONING],
 )
 async def test_the_models_mistakes_look_like_a_models(mistake: Mistake) -> None:
-    events = await run(
-        engine(mistakes={mistake: 1.0}), {**QUESTION, "tools": [TOOL], "tool_choice": "required"}
-    )
+    asked = {**QUESTION, "tools": [TOOL]}
+    constrained = await run(engine(mistakes={mistake: 1.0}), {**asked, "tool_choice": "required"})
+    assert "code" in json.loads("".join(part.arguments for part in calls(constrained)))
+    events = await run(engine(mistakes={mistake: 1.0}), asked)
     parts = calls(events)
     arguments = "".join(part.arguments for part in parts)
     match mistake:

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from heavy.core.ids import AGGREGATOR, RUN_LEVEL, TrajectoryId, arm
 from heavy.core.ledger import Ledger, Spend
-from heavy.core.messages import FinishReason, Message, Role
+from heavy.core.messages import FinishReason, Message, Role, ToolCall
 from heavy.core.policy import Members
 from heavy.core.records import (
     Event,
@@ -80,6 +80,29 @@ def test_generations_are_timed_under_the_profile_that_served_them(counted: Count
         assert counted.value(f"{names.METRIC_STEP_SECONDS}_sum", profile=profile) == 3.0
         assert counted.value(f"{names.METRIC_FIRST_TOKEN_SECONDS}_count", profile=profile) == 1
         assert counted.value(f"{names.METRIC_QUEUE_SECONDS}_sum", profile=profile) == 0.5
+
+
+def test_broken_calls_are_counted_per_profile_by_kind_and_by_what_became_of_them(counted: Counted) -> None:
+    called = Message(Role.ASSISTANT, tool_calls=(ToolCall("functions.f:0", "f", "{}"),))
+    for message, repairs in (
+        (called, ()),
+        (called, ("json_repair", "id_replaced")),
+        (called, ("constrained", "schema_mismatch")),
+        (called, ("a kind of some later version",)),
+        (Message(Role.ASSISTANT, "42"), ()),
+    ):
+        body = replace(generation(), message=message, repairs=repairs)
+        counted.metrics.record(record(body), SPEC)
+    count = f"{names.METRIC_CALL_REPAIRS}_total"
+    for kind, handling in (
+        ("none", "clean"),
+        ("json_repair", "mended"),
+        ("id_replaced", "mended"),
+        ("schema_mismatch", "told"),
+        ("constrained", "constrained"),
+    ):
+        assert counted.value(count, profile="small", kind=kind, handling=handling) == 1
+    assert "a kind of some later version" not in counted.labels()
 
 
 def test_tool_calls_are_counted_by_name_cache_state_and_failure(counted: Counted) -> None:

@@ -32,7 +32,7 @@ async def test_repair_never_changes_valid_json(
 ) -> None:
     text = json.dumps(values, ensure_ascii=ascii_only, indent=indent)
     read = await arguments.read(text, ANY_OBJECT)
-    assert read == arguments.Arguments(json.loads(text), "")
+    assert read == arguments.Arguments(json.loads(text))
 
 
 @QUICK

@@ -86,20 +86,26 @@ async def test_unusable_arguments_are_explained_and_never_reach_the_tool(text: s
         ('{"code": "x",}', "json_repair"),
         ('{"code": "x"', "json_repair"),
         ('{"code": "a\nb"}', "control_characters"),
+        ('{"code": "x"}}', "unwrapped"),
+        ('```json\n{"code": "x"}\n```', "unwrapped"),
+        (json.dumps('{"code": "x"}'), "unwrapped"),
+        ('{"code": "x", "times": "2"}', "coerced"),
     ],
 )
 async def test_broken_json_whose_meaning_is_plain_is_mended_and_says_so(text: str, repair: str) -> None:
     tool = echo()
-    output = await Toolset([tool]).call(call("echo", text), context())
+    toolset = Toolset([tool])
+    output = await toolset.call(call("echo", text), context())
     assert not output.is_error
-    assert output.meta["repair"] == repair
+    assert (await toolset.read(call("echo", text))).repairs == (repair,)
     assert tool.calls[0][0]["code"] in ("x", "a\nb")
 
 
 async def test_no_arguments_at_all_are_an_empty_object_where_the_schema_allows_it() -> None:
     tool = ScriptedTool(tool_spec("ping"))
     toolset = Toolset([tool, echo()])
-    assert (await toolset.call(call("ping", ""), context())).meta == {"repair": "empty"}
+    assert (await toolset.read(call("ping", ""))).repairs == ("arguments_filled",)
+    assert not (await toolset.call(call("ping", ""), context())).is_error
     assert (await toolset.call(call("echo", ""), context())).is_error
 
 

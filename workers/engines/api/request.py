@@ -36,6 +36,7 @@ class ChatRequest:
     """One generation, as asked for. `messages` and `tools` are in OpenAI's form, content flattened to text.
 
     `tool_choice` is "auto", "none", "required" or a function's name prefixed with "=" ("=python").
+    `strict_calls`: a declared function said `strict`, so every call is held to its schema.
     `tokens_max` None means: up to the end of the context. `ignore_eos` is for measuring.
     """
 
@@ -54,6 +55,7 @@ class ChatRequest:
     template_kwargs: Mapping[str, Any]
     model: str
     ignore_eos: bool = False
+    strict_calls: bool = False
 
     @property
     def forced_tool(self) -> str | None:
@@ -148,6 +150,8 @@ class _Message(_Open):
 
 class _ToolFunction(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
+    strict: Annotated[bool, BeforeValidator(bool), Field(exclude=True)] = False
+    """Left out of what templates see: a prompt must not change with the grammar."""
     name: Annotated[str, Field(min_length=1, max_length=256)]
     description: str | None = None
     parameters: dict[str, Any] | None = None
@@ -246,6 +250,7 @@ def parse_chat(body: Mapping[str, Any], rid: str) -> ChatRequest:
         template_kwargs=chat.chat_template_kwargs or {},
         model=chat.model,
         ignore_eos=chat.ignore_eos,
+        strict_calls=any(tool.function.strict for tool in chat.tools),
     )
 
 

@@ -307,7 +307,8 @@ class OpenVinoEngine:
             return grammar.one_call(output.calls, request.tools, request.forced_tool, first_index, closing)
         if request.json_schema is not None:
             return grammar.one_json(orjson.loads(request.json_schema), closing)
-        if self.settings.strict_tools and request.tools and output.calls is not None:
+        strict = self.settings.strict_tools or request.strict_calls
+        if strict and request.tools and output.calls is not None:
             return grammar.well_formed_calls(output.calls, request.tools)
         return None
 

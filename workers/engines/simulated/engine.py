@@ -22,7 +22,7 @@ from workers.engines.api.generation import (
 )
 from workers.engines.api.request import ChatRequest, TokenizeRequest
 from workers.engines.simulated import behaviour
-from workers.engines.simulated.mistakes import Mistake, draw
+from workers.engines.simulated.mistakes import OF_CALLS, Mistake, draw
 from workers.engines.simulated.profile import SimulatedProfile
 from workers.engines.simulated.prompt import PrefixCache, SimulatedPrompt, prompt_ids, render, token_ids
 from workers.engines.simulated.script import ScriptedStep
@@ -158,7 +158,9 @@ class SimulatedEngine:
         self._attempts[key] = attempt + 1
         if len(self._attempts) > ATTEMPTS_REMEMBERED:
             self._attempts.popitem(last=False)
-        return draw(self.mistakes, behaviour.rng_for("mistake", self.seed, key, attempt))
+        drawn = draw(self.mistakes, behaviour.rng_for("mistake", self.seed, key, attempt))
+        # Under a grammar no call comes out wrong, whatever the model would have liked to write.
+        return None if drawn in OF_CALLS and (request.must_call or request.strict_calls) else drawn
 
 
 class SimulatedGeneration:
