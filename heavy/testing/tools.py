@@ -18,9 +18,10 @@ def tool_spec(
     cacheable: bool = False,
     effects: Effects = Effects.PURE,
     timeout_s: float = 30.0,
+    stateful: bool = False,
 ) -> ToolSpec:
     """A declaration with everything but the name filled in."""
-    return ToolSpec(name, f"The {name} tool.", parameters, "1", effects, cacheable, timeout_s)
+    return ToolSpec(name, f"The {name} tool.", parameters, "1", effects, cacheable, timeout_s, stateful)
 
 
 class ScriptedTool:

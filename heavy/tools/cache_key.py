@@ -1,7 +1,8 @@
 """When are two calls the same? When everything their result may depend on is, to the byte.
 
-Arguments are compared as JSON values: order of members, white space, escapes and ways to write a number do
-not count. Text is left as it is: Unicode normal forms would merge programs that print different things.
+Arguments are compared as JSON values, in the manner of RFC 8785: order of members, white space, escapes and
+ways to write a number do not count. Text is left as it is: Unicode normal forms would merge programs that
+print different things. Whole numbers beyond 2^53 stay exact, where RFC 8785 would round them together.
 """
 
 from __future__ import annotations
@@ -9,17 +10,68 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
+from heavy.core.ids import RunId
 from heavy.core.tools import ToolSpec
 
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 """Raise when keys or values change their meaning; old entries are then never found."""
+TAG_CHARS: Final = 16
 _EXACT_MAX: Final = 1 << 53
 """Up to here every float that has no fraction is exactly one integer (IEEE 754 binary64)."""
 
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Where a call's result is kept (hex), and the tags of its tool and scope by which it can be purged."""
+
+    name: str
+    tool: str
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Makes keys. Without `secret` none of them tells anything."""
+
+    secret: bytes
+
+    def key(self, tool: str, digest: str, scope: str, auth: str, arguments: str, history: str = "") -> Key:
+        """The key of a call of `tool` with `canonical` arguments, within `scope` and under `auth`.
+
+        `digest` is what of the tool a result depends on, `auth` whose rights the tool uses, `history` what
+        the calls before it came to (`chained`) where the tool keeps a state.
+        """
+        text = json.dumps([LAYOUT, scope, auth, digest, history]) + arguments
+        return Key(self._hmac(text), self.tag("tool", tool), self.tag("scope", scope))
+
+    def tag(self, kind: str, name: str) -> str:
+        """What entries of one tool or scope have in common: 16 hex digits."""
+        return self._hmac(json.dumps([kind, name]))[:TAG_CHARS]
+
+    def body(self, content: bytes) -> str:
+        """The address of a large body: the same for the same content, whoever stores it."""
+        return hmac.digest(self.secret, content, "sha256").hex()
+
+    def _hmac(self, text: str) -> str:
+        return hmac.digest(self.secret, text.encode("utf-8", "surrogatepass"), "sha256").hex()
+
+
+def scope_of(kind: str, *, tenant: str, run: RunId | str) -> str:
+    """The scope that a policy's `run`, `tenant` or `global` means for one caller. No two can be confused."""
+    match kind:
+        case "run":
+            return json.dumps(["run", tenant, run])
+        case "tenant":
+            return json.dumps(["tenant", tenant])
+        case "global":
+            return json.dumps(["global"])
+    raise ValueError(f"{kind!r} is no scope")
 
 
 def canonical(arguments: Mapping[str, Any]) -> str:
@@ -28,27 +80,27 @@ def canonical(arguments: Mapping[str, Any]) -> str:
 
 
 def tool_digest(spec: ToolSpec) -> str:
-    """What of a tool a result depends on: layout of the cache, name, version, schema."""
-    parts = [LAYOUT, spec.name, spec.version, canonical(spec.parameters)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    """What of a tool a result depends on: name, version, schema."""
+    return hashlib.sha256(
+        json.dumps([spec.name, spec.version, canonical(spec.parameters)]).encode()
+    ).hexdigest()
 
 
-def key(secret: bytes, scope: str, tool: str, arguments: str) -> str:
-    """The cache key (hex) of a call of `tool` (its digest) with `canonical` arguments.
-
-    Without `secret` it tells nothing.
-    """
-    text = f"{len(scope)}:{scope}{tool}{arguments}"  # the digest has a fixed width: nothing runs together
-    return hmac.digest(secret, text.encode("utf-8", "surrogatepass"), "sha256").hex()
+def chained(history: Sequence[Mapping[str, Any]]) -> str:
+    """A whole call history in one digest: equal only for the same calls in the same order."""
+    digest = hashlib.sha256(str(len(history)).encode())
+    for arguments in history:
+        digest.update(hashlib.sha256(canonical(arguments).encode("utf-8", "surrogatepass")).digest())
+    return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:
-    match value:
-        case Mapping():
-            return {name: _plain(member) for name, member in value.items()}
-        case list() | tuple():
-            return [_plain(member) for member in value]
-        case float() if value.is_integer() and abs(value) < _EXACT_MAX:
-            return int(value)
-        case _:
-            return value
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < _EXACT_MAX else value
+    if isinstance(value, dict | Mapping):
+        return {name: _plain(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(member) for member in value]
+    return value

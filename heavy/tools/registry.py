@@ -11,6 +11,7 @@ from heavy.core.traces import TraceReader
 from heavy.tools.api import Tool
 from heavy.tools.cache import CachedTool, ToolCache
 from heavy.tools.config import DEFAULT, PYTHON, PythonSection, ToolsConfig
+from heavy.tools.history import Remembering
 from heavy.tools.python import PythonTool
 from heavy.tools.sandbox.jail import SandboxLimits
 from heavy.tools.sandbox.level import level_of
@@ -52,7 +53,8 @@ class ToolBox:
                 raise ConfigError(
                     f"There is no tool called {name!r}; there are {', '.join(known) or 'none'}."
                 )
-        return tuple(known[name] for name in names)
+        chosen = (known[name] for name in names)
+        return tuple(Remembering(tool) if tool.spec.stateful else tool for tool in chosen)
 
     async def close(self) -> None:
         """End executions under way and close the cache; safe to call twice."""
@@ -75,7 +77,7 @@ async def open_tools(config: ToolsConfig = DEFAULT, *, cache: ToolCache | None =
             _log.warning("the tool %s is not available: %s", name, error)
             missing[name] = error
             continue
-        tools.append(CachedTool(tool, cache) if cache is not None else tool)
+        tools.append(CachedTool(tool, cache, config.cache_policy(name)) if cache is not None else tool)
     return ToolBox(tools, missing, cache)
 
 

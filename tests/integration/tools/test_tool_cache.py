@@ -12,16 +12,22 @@ from typing import Any
 
 import pytest
 import redis.asyncio
+import zstandard
 
 from heavy.core.ids import RunId, arm
 from heavy.core.tools import CacheState, ToolContext, ToolOutput
 from heavy.testing.tools import FailingTool, ScriptedTool, SlowTool, tool_spec
 from heavy.tools import cache_key
 from heavy.tools.cache import CachedTool, ToolCache
-from heavy.tools.cache_server import PREFIX, CacheLimits
+from heavy.tools.cache_breaker import BreakerLimits
+from heavy.tools.cache_entry import HEADER_BYTES
+from heavy.tools.cache_server import CacheLimits, value_key
+
+from tests_support.proxy import LossyProxy
+from tests_support.waiting import until as waited
 
 SECRET = b"a secret of this test"
-PATIENT = CacheLimits(command_s=5.0, lease_s=5.0)
+PATIENT = CacheLimits(command_s=5.0, lease_s=5.0, breaker=BreakerLimits(slow_s=5.0))
 """A busy machine must not look like a broken server."""
 SPEC = tool_spec("look", cacheable=True)
 
@@ -32,6 +38,7 @@ from heavy.core.ids import RunId, arm
 from heavy.core.tools import ToolContext, ToolOutput
 from heavy.testing.tools import tool_spec
 from heavy.tools.cache import CachedTool, ToolCache
+from heavy.tools.cache_breaker import BreakerLimits
 from heavy.tools.cache_server import CacheLimits
 
 url, folder, mode = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
@@ -40,20 +47,22 @@ class Recorder:
     spec = tool_spec("look", cacheable=True)
     async def call(self, arguments, context):
         with (folder / "executions").open("a") as log:
-            log.write("x")
+            log.write(str(arguments["q"]))
         while not (folder / "release").exists() or mode == "hang":
             await asyncio.sleep(0.01)
         return ToolOutput("found it")
 
 async def main():
-    limits = CacheLimits(command_s=5.0, lease_s=float(sys.argv[4]))
+    limits = CacheLimits(command_s=5.0, lease_s=float(sys.argv[4]), breaker=BreakerLimits(slow_s=5.0))
     cache = await ToolCache.connect(url, b"a secret of this test", limits)
     (folder / f"ready-{sys.argv[5]}").touch()
     while not (folder / "go").exists():
         await asyncio.sleep(0.005)
     context = ToolContext(RunId("run-1"), arm(0), 0, "t", "c", 60.0)
-    output = await CachedTool(Recorder(), cache).call({"q": 1}, context)
-    print(json.dumps([output.content, output.cache]))
+    tool = CachedTool(Recorder(), cache)
+    calls = [tool.call({"q": q}, context) for q in range(int(sys.argv[6])) for _ in range(2)]
+    outputs = await asyncio.gather(*calls)
+    print(json.dumps([[output.content, output.cache] for output in outputs]))
     await cache.close()
 
 asyncio.run(main())
@@ -231,7 +240,7 @@ async def test_who_has_waited_long_enough_runs_alone(cache: ToolCache, other: To
 
 
 async def test_a_long_execution_keeps_its_lease(valkey: Any) -> None:
-    short = CacheLimits(command_s=5.0, lease_s=0.4)
+    short = CacheLimits(command_s=5.0, lease_s=0.4, breaker=BreakerLimits(slow_s=5.0))
     caches = [await ToolCache.connect(valkey.url, SECRET, short) for _ in range(2)]
     tool, never = SlowTool(SPEC, ["found"]), ScriptedTool(SPEC)
     first = asyncio.create_task(CachedTool(tool, caches[0]).call({}, context()))
@@ -266,20 +275,22 @@ async def test_a_result_is_not_stored_once_the_lease_is_lost(cache: ToolCache, v
 async def test_a_stored_value_that_cannot_be_read_is_a_miss(
     cache: ToolCache, valkey: Any, rubbish: bytes | str
 ) -> None:
-    import zlib
-
-    data = zlib.compress(b'["' + b"0" * 50_000_000 + b'"]') if rubbish == "bomb" else rubbish
+    bomb = zstandard.ZstdCompressor().compress(b'["' + b"0" * 50_000_000 + b'"]')
+    data = b"v" * HEADER_BYTES + b"z" + bomb if rubbish == "bomb" else rubbish
     client: Any = redis.asyncio.Redis.from_url(valkey.url, protocol=2)
     try:
-        key = cache.key("tenant", cache_key.tool_digest(SPEC), "{}")
-        await client.set(PREFIX + key, data)
+        scope = cache_key.scope_of("tenant", tenant="tenant", run="")
+        key = cache.keys.key(SPEC.name, cache_key.tool_digest(SPEC), scope, "", "{}")
+        await client.set(value_key(key.name), data)
         output = await CachedTool(ScriptedTool(SPEC, ["fresh"]), cache).call({}, context())
         assert output.content == "fresh"
     finally:
         await client.aclose()
 
 
-async def _start(folder: Path, url: str, name: str, *, mode: str = "wait", lease_s: float = 5.0) -> Any:
+async def _start(
+    folder: Path, url: str, name: str, *, mode: str = "wait", lease_s: float = 5.0, queries: int = 1
+) -> Any:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -289,12 +300,15 @@ async def _start(folder: Path, url: str, name: str, *, mode: str = "wait", lease
         mode,
         str(lease_s),
         name,
+        str(queries),
         stdout=asyncio.subprocess.PIPE,
     )
 
 
-async def test_eight_processes_that_ask_the_same_execute_it_once(valkey: Any, tmp_path: Path) -> None:
-    processes = [await _start(tmp_path, valkey.url, str(n)) for n in range(8)]
+async def test_eight_processes_that_ask_the_same_things_twice_execute_each_once(
+    valkey: Any, tmp_path: Path
+) -> None:
+    processes = [await _start(tmp_path, valkey.url, str(n), queries=5) for n in range(8)]
     try:
         await until(lambda: len(list(tmp_path.glob("ready-*"))) == 8, within_s=60)
         (tmp_path / "go").touch()
@@ -306,10 +320,11 @@ async def test_eight_processes_that_ask_the_same_execute_it_once(valkey: Any, tm
         for process in processes:
             if process.returncode is None:
                 process.kill()
-    assert {content for content, _ in said} == {"found it"}
-    assert (tmp_path / "executions").read_text() == "x"
-    states = sorted(state for _, state in said)
-    assert states.count("miss") == 1
+    answers = [answer for one in said for answer in one]
+    assert {content for content, _ in answers} == {"found it"}
+    assert sorted((tmp_path / "executions").read_text()) == ["0", "1", "2", "3", "4"]
+    states = [state for _, state in answers]
+    assert (len(states), states.count("miss")) == (80, 5)
     assert set(states) <= {"miss", "hit", "coalesced"}
 
 
@@ -330,15 +345,15 @@ async def test_a_process_killed_while_executing_is_replaced(valkey: Any, tmp_pat
             if process is not None and process.returncode is None:
                 process.kill()
         await victim.wait()
-    assert said == ["found it", "miss"]
-    assert (tmp_path / "executions").read_text() == "xx"
+    assert sorted(said) == [["found it", "coalesced"], ["found it", "miss"]]
+    assert (tmp_path / "executions").read_text() == "00"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 async def test_a_cache_that_dies_or_freezes_in_the_middle_costs_a_little_time_and_nothing_else(
     valkey: Any, number: signal.Signals
 ) -> None:
-    quick = CacheLimits(command_s=0.5, lease_s=5.0, rest_s=60.0)
+    quick = CacheLimits(command_s=0.5, lease_s=5.0, breaker=BreakerLimits(rest_s=60.0))
     caches = [await ToolCache.connect(valkey.url, SECRET, quick) for _ in range(2)]
     slow, remote = SlowTool(SPEC, ["found"]), ScriptedTool(SPEC, ["mine"])
     first = asyncio.create_task(CachedTool(slow, caches[0]).call({}, context()))
@@ -359,6 +374,45 @@ async def test_a_cache_that_dies_or_freezes_in_the_middle_costs_a_little_time_an
     assert loop.time() - started < 0.4  # the breaker is open: nobody waits for a dead server any more
     for cache in caches:
         await cache.close()
+
+
+async def test_a_slow_cache_is_left_alone_after_a_few_answers_and_asked_again_when_it_is_quick(
+    valkey: Any, tmp_path: Path
+) -> None:
+    limits = CacheLimits(command_s=5.0, breaker=BreakerLimits(slow_s=0.1, rest_s=0.5))
+    async with LossyProxy(valkey.url, tmp_path) as proxy:
+        cache = await ToolCache.connect(proxy.url, SECRET, limits)
+        tool = ScriptedTool(SPEC)
+        proxy.delay_s = 0.2
+        states = [(await CachedTool(tool, cache).call({"n": n}, context())).cache for n in range(6)]
+        assert states[0] is CacheState.MISS
+        assert states[-1] is CacheState.BYPASS
+        proxy.delay_s = 0.0
+
+        async def again() -> CacheState:
+            return (await CachedTool(tool, cache).call({}, context())).cache
+
+        await waited(again, lambda state: state is CacheState.HIT)
+        await cache.close()
+
+
+async def test_a_cache_that_is_flushed_in_the_middle_costs_at_most_one_more_execution(
+    cache: ToolCache, other: ToolCache, valkey: Any
+) -> None:
+    slow, remote = SlowTool(SPEC, ["found"]), ScriptedTool(SPEC, ["found"])
+    first = asyncio.create_task(CachedTool(slow, cache).call({}, context()))
+    await slow.started.wait()
+    second = asyncio.create_task(CachedTool(remote, other).call({}, context()))
+    await _someone_waits(other)
+    client: Any = redis.asyncio.Redis.from_url(valkey.url, protocol=2)
+    await client.flushall()
+    await client.script_flush()
+    assert (await second).content == "found"
+    slow.release.set()
+    assert (await first).content == "found"
+    assert len(slow.calls) + len(remote.calls) == 2
+    assert (await CachedTool(remote, cache).call({}, context())).cache is CacheState.HIT
+    await client.aclose()
 
 
 async def test_no_server_at_all_means_uncached_but_still_one_execution_at_a_time(tmp_path: Path) -> None:

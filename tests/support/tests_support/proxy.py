@@ -1,4 +1,4 @@
-"""A proxy before a real server that can lose replies: the request was carried out, and nobody heard."""
+"""A proxy before a real server that can lose replies (carried out, and nobody heard) or delay them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 
 class LossyProxy:
-    """Forwards a unix socket. Each reply counted in `to_lose` is dropped with its connection."""
+    """Forwards a unix socket. Each reply counted in `to_lose` is dropped with its connection; every other
+    one comes `delay_s` late."""
 
     def __init__(self, server_url: str, directory: Path) -> None:
         self._server_path = urlsplit(server_url).path
@@ -18,6 +19,7 @@ class LossyProxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.to_lose = 0
         self.lost = 0
+        self.delay_s = 0.0
 
     @property
     def url(self) -> str:
@@ -63,5 +65,6 @@ class LossyProxy:
                     self.to_lose -= 1
                     self.lost += 1
                     return
+                await asyncio.sleep(self.delay_s)
                 writer.write(data)
                 await writer.drain()

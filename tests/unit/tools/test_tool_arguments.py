@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from heavy.testing.tools import tool_spec
 from heavy.tools import arguments, cache_key
+from heavy.tools.cache_key import Keys
 from heavy.tools.text import clip, encodable, fence
 
 QUICK = settings(deadline=None, max_examples=25)
@@ -66,7 +67,7 @@ def test_canonical_arguments_mean_the_same_and_are_stable(values: dict[str, Any]
 @given(OBJECTS, OBJECTS)
 def test_different_arguments_have_different_keys(one: dict[str, Any], other: dict[str, Any]) -> None:
     texts = [cache_key.canonical(values) for values in (one, other)]
-    keys = [cache_key.key(b"secret", "tenant", "tool", text) for text in texts]
+    keys = [Keys(b"secret").key("tool", "digest", "scope", "", text) for text in texts]
     assert (keys[0] == keys[1]) == (texts[0] == texts[1])
 
 
@@ -84,18 +85,27 @@ def test_numbers_are_compared_by_value_and_texts_by_code_points() -> None:
     assert not same("\u00e9", "e\u0301")
 
 
-def test_a_key_depends_on_secret_tenant_tool_version_and_schema() -> None:
-    base = (b"secret", "tenant", SPEC, "{}")
+def test_a_key_depends_on_secret_tenant_rights_history_tool_version_and_schema() -> None:
+    base = (b"secret", "tenant", SPEC, "{}", "", "")
     others = [
-        (b"other", "tenant", SPEC, "{}"),
-        (b"secret", "other", SPEC, "{}"),
-        (b"secret", "tenant", tool_spec("other"), "{}"),
-        (b"secret", "tenant", replace(SPEC, version="2"), "{}"),
-        (b"secret", "tenant", tool_spec("any", parameters={"type": "object", "required": ["x"]}), "{}"),
+        (b"other", "tenant", SPEC, "{}", "", ""),
+        (b"secret", "other", SPEC, "{}", "", ""),
+        (b"secret", "tenant", SPEC, "{}", "somebody's rights", ""),
+        (b"secret", "tenant", SPEC, "{}", "", "a history"),
+        (b"secret", "tenant", tool_spec("other"), "{}", "", ""),
+        (b"secret", "tenant", replace(SPEC, version="2"), "{}", "", ""),
+        (
+            b"secret",
+            "tenant",
+            tool_spec("any", parameters={"type": "object", "required": ["x"]}),
+            "{}",
+            "",
+            "",
+        ),
     ]
     keys = {
-        cache_key.key(secret, tenant, cache_key.tool_digest(spec), arguments)
-        for secret, tenant, spec, arguments in [base, *others]
+        Keys(secret).key(spec.name, cache_key.tool_digest(spec), tenant, auth, arguments, history).name
+        for secret, tenant, spec, arguments, auth, history in [base, *others]
     }
     assert len(keys) == 1 + len(others)
 
