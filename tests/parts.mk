@@ -1,13 +1,17 @@
 # What tests need beyond the lock file, from Debian's packages: a Redis 7 server beside the Valkey of the wheel,
-# and a Prometheus for the boards and alerts.
+# a Prometheus for the boards and alerts, and a Chromium for the web page.
 REDIS7 := $(HEAVY_CACHE_DIR)/redis/redis-server
 PROMETHEUS := $(HEAVY_CACHE_DIR)/prometheus/prometheus
+CHROMIUM := $(HEAVY_CACHE_DIR)/chromium/chromium
 
 .PHONY: test-parts
-test-parts: $(REDIS7) $(PROMETHEUS) ## Fetch what tests need beyond the lock file (Redis 7, Prometheus), once
+test-parts: $(REDIS7) $(PROMETHEUS) $(CHROMIUM) ## Fetch what tests need beyond the lock file (Redis 7, Prometheus, Chromium), once
 
 $(REDIS7):
 	tests/debian.sh $(@D) usr/bin/redis-server@7 redis-server
 
 $(PROMETHEUS):
 	tests/debian.sh $(@D) usr/bin/promtool,usr/bin/prometheus prometheus
+
+$(CHROMIUM):
+	tests/debian.sh $(@D) usr/lib/chromium/chromium chromium fonts-dejavu-core
