@@ -29,9 +29,11 @@ from heavy.gateway.app import Gateway
 from heavy.profiles.loader import load_profiles
 from heavy.rpc.server import RpcServer
 from heavy.runner import ray_adapter
+from heavy.runner.build import cache_secret_of, cache_url_of
 from heavy.store.redis import connect
 from heavy.telemetry.metrics import RunMetrics
 from heavy.telemetry.tracing import Tracing
+from heavy.tools.cache_admin import CacheAdmin
 from heavy.tools.config import read_tools
 
 EXIT_FAILED = 1
@@ -46,6 +48,7 @@ async def serving(settings: Settings) -> AsyncIterator[RpcServer]:
     registry = _registry()
     tracing = Tracing(settings.otlp_endpoint, settings.service_name)
     store = await connect(settings.store_url, settings)
+    cache = CacheAdmin(cache_url_of(settings), cache_secret_of(settings))
     equivalence = Equivalence()
     try:
         profiles = load_profiles(settings.profile_directories)
@@ -59,7 +62,7 @@ async def serving(settings: Settings) -> AsyncIterator[RpcServer]:
         service = CoordinatorService(
             parts, policies, settings, RunMetrics(registry, (*tool_names, *TRACE_TOOLS)), tracing, owner
         )
-        rpc = RpcServer(service, settings, tracing)
+        rpc = RpcServer(service, settings, tracing, cache)
         gateway = Gateway(settings, registry, ready=lambda: rpc.ready)
         try:
             await service.start()
@@ -72,6 +75,7 @@ async def serving(settings: Settings) -> AsyncIterator[RpcServer]:
             await gateway.stop()
     finally:
         await equivalence.close()
+        await cache.close()
         await store.close()
         await asyncio.to_thread(tracing.shutdown)
 

@@ -133,11 +133,9 @@ class HeavyClient:
         self._tls = tls
         self._patience_s = patience_s
         self._channel: grpc.aio.Channel | None = None
-        self._service: Any = None
 
     async def __aenter__(self) -> Self:
         self._channel = self._open_channel()
-        self._service = heavy_pb2_grpc.HeavyServiceStub(self._channel)  # type: ignore[no-untyped-call]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -280,13 +278,21 @@ class HeavyClient:
         outcome = outcome_from_proto(response.outcome) if response.HasField("outcome") else None
         return Transcript(tuple(records), outcome)
 
+    async def call(self, stub: Callable[[grpc.aio.Channel], Any], method: str, request: Any) -> Any:
+        """One call of another of the server's services, tried as those of this one are.
+
+        response = await heavy.call(CacheServiceStub, "GetCacheStats", GetCacheStatsRequest())
+        """
+        return await self._patiently(getattr(stub(self._connected), method), request)
+
     async def _call(self, method: str, request: Any, traceparent: str = "") -> Any:
+        return await self._patiently(getattr(self._stub, method), request, traceparent)
+
+    async def _patiently(self, method: Any, request: Any, traceparent: str = "") -> Any:
         """One call whose repetition changes nothing, tried until it works or patience is over."""
         patience = _Patience(self._patience_s, None)
         while True:
-            call = getattr(self._stub, method)(
-                request, metadata=self._with_trace(traceparent), timeout=CALL_TIMEOUT_S
-            )
+            call = method(request, metadata=self._with_trace(traceparent), timeout=CALL_TIMEOUT_S)
             try:
                 return await _translated(call, CALL_TIMEOUT_S)
             except HeavyError as error:
@@ -295,9 +301,13 @@ class HeavyClient:
 
     @property
     def _stub(self) -> Any:
+        return heavy_pb2_grpc.HeavyServiceStub(self._connected)  # type: ignore[no-untyped-call]
+
+    @property
+    def _connected(self) -> grpc.aio.Channel:
         if self._channel is None:
             raise RuntimeError("The client is not connected: use `async with HeavyClient(...) as heavy`")
-        return self._service
+        return self._channel
 
     def _with_trace(self, traceparent: str) -> tuple[tuple[str, str], ...]:
         return (*self._metadata, ("traceparent", traceparent)) if traceparent else self._metadata

@@ -9,6 +9,7 @@ import click
 from heavy import __version__
 from heavy.cli import exits
 from heavy.cli.ask import ask
+from heavy.cli.cache import cache
 from heavy.cli.demo import demo
 from heavy.cli.up import up
 from heavy.core.errors import HeavyError
@@ -37,12 +38,14 @@ def cli() -> None:
     heavy demo                      see it work on this machine, with nothing installed
     heavy up                        serve
     heavy ask "What is 17 * 23?"    ask a server
+    heavy cache stats               what its tool cache saves
     """
 
 
 cli.add_command(demo)
 cli.add_command(up)
 cli.add_command(ask)
+cli.add_command(cache)
 
 
 def main() -> None:

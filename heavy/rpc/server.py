@@ -14,11 +14,13 @@ from heavy.config import Settings
 from heavy.coordinator.api import Coordinator
 from heavy.coordinator.tenants import load_tenants
 from heavy.core.errors import ConfigError
+from heavy.rpc import cache_servicer
 from heavy.rpc.auth import TenantInterceptor
 from heavy.rpc.servicer import HeavyServicer
 from heavy.rpc.streams import Streams
 from heavy.telemetry.tracing import Tracing
-from heavy.v1 import heavy_pb2, heavy_pb2_grpc
+from heavy.tools.cache_admin import CacheAdmin
+from heavy.v1 import cache_pb2_grpc, heavy_pb2, heavy_pb2_grpc
 from heavy.wire.channel import SERVER_OPTIONS
 
 log = logging.getLogger(__name__)
@@ -36,12 +38,19 @@ class RpcServer:
     Build it where no loop need run; `start` binds. `drain` lets what is in progress end, `stop` ends it.
     """
 
-    def __init__(self, coordinator: Coordinator, settings: Settings, tracing: Tracing | None = None) -> None:
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        settings: Settings,
+        tracing: Tracing | None = None,
+        cache: CacheAdmin | None = None,
+    ) -> None:
         """Raises `ConfigError` for a tokens file that cannot be used."""
         self._coordinator = coordinator
         self._settings = settings
         self._tenants = load_tenants(settings.tokens_file)
         self._tracing = tracing or Tracing("", settings.service_name)
+        self._cache = cache
         self._server: Any = None
         self._streams: Streams | None = None
         self._health: Any = None
@@ -81,9 +90,13 @@ class RpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(  # type: ignore[no-untyped-call]
             health_servicer, server
         )
-        reflection.enable_server_reflection(  # type: ignore[no-untyped-call]
-            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server
-        )
+        services = [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        if self._cache is not None:
+            cache_pb2_grpc.add_CacheServiceServicer_to_server(  # type: ignore[no-untyped-call]
+                cache_servicer.CacheServicer(self._cache, self._tracing), server
+            )
+            services.append(cache_servicer.SERVICE)
+        reflection.enable_server_reflection(services, server)  # type: ignore[no-untyped-call]
         self._port = _bind(server, self._settings)
         await health_servicer.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
         await server.start()

@@ -104,7 +104,21 @@ class CacheServer:
     async def get(self, key: Key) -> Found | None:
         """What is stored; None for nothing, and when the server does not answer."""
         data = await self._guarded(lambda: self._commands.get(value_key(key.name)))
-        return await self._found(data) if data else None
+        return await self.read(data) if data else None
+
+    async def read(self, data: bytes) -> Found:
+        """What bytes under a key are, with the content that they may only refer to."""
+        version, unpacked = cache_entry.version_of(data), cache_entry.unpack(data)
+        if unpacked is None:
+            return Found(version, None)
+        entry, address = unpacked
+        if not address:
+            return Found(version, entry)
+        body = await self._guarded(lambda: self._commands.get(body_key(address)))
+        content = cache_entry.content_of(body) if body else None
+        if content is None:  # evicted, or the server is gone
+            return Found(version, None)
+        return Found(version, replace(entry, output=replace(entry.output, content=content)))
 
     async def claim(self, key: Key, known: str) -> Claim | None:
         """Take the lease on executing `key`, unless there is an entry or someone has it. None: no server.
@@ -122,7 +136,7 @@ class CacheServer:
             case 0:
                 return Claim()
             case bytes() as data:
-                return Claim(found=await self._found(data))
+                return Claim(found=await self.read(data))
             case _:
                 return Claim(token=token)
 
@@ -160,12 +174,12 @@ class CacheServer:
                     return None
                 value, lease = looked
                 if value and cache_entry.version_of(value) != known:
-                    return await self._found(value)
+                    return await self.read(value)
                 if not lease:
                     return None
                 message = await self._next(news, min(POLL_S, left_s))
                 if message is not None:
-                    return await self._found(message) if message else None
+                    return await self.read(message) if message else None
             return None
         finally:
             with suppress(RedisError, OSError):
@@ -194,20 +208,6 @@ class CacheServer:
     @property
     def _lease_ms(self) -> int:
         return int(self.limits.lease_s * 1000)
-
-    async def _found(self, data: bytes) -> Found:
-        """What bytes under a key are, with the content that they may only refer to."""
-        version, unpacked = cache_entry.version_of(data), cache_entry.unpack(data)
-        if unpacked is None:
-            return Found(version, None)
-        entry, address = unpacked
-        if not address:
-            return Found(version, entry)
-        body = await self._guarded(lambda: self._commands.get(body_key(address)))
-        content = cache_entry.content_of(body) if body else None
-        if content is None:  # evicted, or the server is gone
-            return Found(version, None)
-        return Found(version, replace(entry, output=replace(entry.output, content=content)))
 
     async def _kept(self, packed: Packed, keep_ms: int) -> bool:
         """Put a large content under its address, for at least as long as its entry, and those who wait."""

@@ -1,0 +1,186 @@
+"""`heavy cache`: what the tool cache holds, how it does, and taking results out of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from heavy.admin import CacheClient
+from heavy.cli import draw
+from heavy.client import HeavyClient
+from heavy.core.caching import CacheItem, CachePurge, CacheQuery, CacheStats, Purged
+
+SHOWN_CHARS_MAX = 4_000
+"""How much of a stored content is shown; --json has all of it."""
+
+server_flags = (
+    click.option("--server", default="127.0.0.1:50051", envvar="HEAVY_SERVER", show_default=True),
+    click.option("--token", envvar="HEAVY_TOKEN", help="An administrator's bearer token ($HEAVY_TOKEN)."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object, nothing else."),
+)
+
+
+def _common(command: Callable[..., None]) -> Callable[..., None]:
+    for flag in reversed(server_flags):
+        command = flag(command)
+    return command
+
+
+@click.group(short_help="Look into the tool cache, and purge it.")
+def cache() -> None:
+    """The tool cache of a server: for administrators (a `tenant:token:admin` line in its tokens file)."""
+
+
+@cache.command(short_help="How the cache does.")
+@_common
+def stats(server: str, token: str | None, as_json: bool) -> None:
+    """Hits, executions and seconds saved of each tool since the cache was empty, and what is stored."""
+    found: CacheStats = _asked(server, token, lambda client: client.stats())
+    _say(as_json, found, lambda: draw.console().print(_table(found), _server(found), sep="\n"))
+
+
+@cache.command(short_help="Show one stored result.")
+@click.argument("key", required=False)
+@click.option("--tool", help="Instead of a key: the tool ...")
+@click.option("--arguments", default="{}", help="... and the call's arguments, as JSON.")
+@click.option("--tenant", default="", help="Whose result, where they are kept per tenant.  [default: yours]")
+@click.option("--run", default="", help="Which run's, where they are kept per run.")
+@_common
+def get(
+    key: str | None,
+    tool: str | None,
+    arguments: str,
+    tenant: str,
+    run: str,
+    server: str,
+    token: str | None,
+    as_json: bool,
+) -> None:
+    """The result stored under KEY, or for a call of a tool:
+
+    heavy cache get --tool python --arguments '{"code": "print(1)"}'
+    """
+    if bool(key) == bool(tool):
+        raise click.UsageError("give either a KEY, or --tool with --arguments")
+    query = CacheQuery(key=key or "", tool=tool or "", arguments=arguments, tenant=tenant, run=run)
+    item: CacheItem = _asked(server, token, lambda client: client.get(query))
+    _say(as_json, item, lambda: click.echo(_item(item)))
+
+
+@cache.command(short_help="Remove stored results.")
+@click.argument("key", required=False)
+@click.option("--tool", default="", help="Everything of a tool.")
+@click.option("--tenant", default="", help="Everything of a tenant; with --tool, only that.")
+@click.option("--all", "everything", is_flag=True, help="Everything.")
+@_common
+def purge(
+    key: str | None, tool: str, tenant: str, everything: bool, server: str, token: str | None, as_json: bool
+) -> None:
+    """Remove the result under KEY, or what --tool, --tenant or --all say.
+
+    Calls under way finish, but what they give is not stored.
+    """
+    if not (key or tool or tenant or everything):
+        raise click.UsageError("say what to remove: a KEY, --tool, --tenant or --all")
+    wanted = CachePurge(key=key or "", tool=tool, tenant=tenant, all=everything)
+    purged: Purged = _asked(server, token, lambda client: client.purge(wanted))
+    text = f"Removed {purged.entries} results; {purged.leases} calls under way will not be stored."
+    _say(as_json, purged, lambda: click.echo(text))
+
+
+def _asked(server: str, token: str | None, question: Callable[[CacheClient], Awaitable[Any]]) -> Any:
+    async def ask() -> Any:
+        async with HeavyClient(server, token, patience_s=0.0) as client:
+            return await question(CacheClient(client))
+
+    return asyncio.run(ask())
+
+
+def _say(as_json: bool, value: Any, show: Callable[[], None]) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(value), ensure_ascii=False) + "\n")
+    else:
+        show()
+
+
+def _table(stats: CacheStats) -> Table | Text:
+    if not stats.tools:
+        return Text("Nothing was asked of the tool cache yet.")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("tool")
+    for name in (
+        "calls",
+        "not executed",
+        "hits",
+        "shared",
+        "executed",
+        "uncached",
+        "stale",
+        "saved",
+        "stored",
+        "size",
+    ):
+        table.add_column(name, justify="right")
+    for tool in stats.tools:
+        table.add_row(
+            tool.tool or "(others)",
+            str(tool.calls),
+            f"{tool.hit_share:.0%}" if tool.calls else "-",
+            str(tool.hits),
+            str(tool.coalesced),
+            str(tool.misses),
+            str(tool.bypassed),
+            str(tool.stale),
+            f"{tool.saved_s:.1f} s",
+            str(tool.entries),
+            _size(tool.bytes),
+        )
+    return table
+
+
+def _server(stats: CacheStats) -> Text:
+    most = f" of {_size(stats.memory_bytes_max)}" if stats.memory_bytes_max else ""
+    parts = [
+        f"{_size(stats.memory_bytes)}{most} in use",
+        f"{stats.bodies} large contents ({_size(stats.body_bytes)})",
+        f"{stats.leases} calls under way",
+        f"{stats.evicted} evicted",
+    ]
+    if not stats.complete:
+        parts.append("too much to look at: sizes are of a part")
+    return Text(", ".join(parts), style="dim")
+
+
+def _item(item: CacheItem) -> str:
+    content = item.content
+    if len(content) > SHOWN_CHARS_MAX:
+        content = f"{content[:SHOWN_CHARS_MAX]}\n... {len(content) - SHOWN_CHARS_MAX} more; --json has all"
+    lines = [
+        f"key      {item.key}",
+        f"tool     {item.tool or 'not known by name'}",
+        f"result   {'error' if item.is_error else 'ok'}, {_size(item.bytes)}, took {item.cost_s:.2f} s",
+        f"stored   {_time(item.stored_ms)}",
+        f"fresh    until {_time(item.fresh_until_ms)}",
+        f"kept     until {_time(item.expires_ms)}",
+    ]
+    return "\n".join([*lines, "", content])
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _size(count: int) -> str:
+    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if count >= 1024**power:
+            return f"{count / 1024**power:.1f} {unit}"
+    return f"{count} B"
