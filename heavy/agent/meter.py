@@ -16,6 +16,6 @@ class Meter(Protocol):
         """The most a generation of that size can cost: nothing cached."""
         ...
 
-    def spend(self, usage: TokenUsage, wall_s: float, tool_calls: int) -> Spend:
-        """The ledger entry of a generation that took `wall_s` seconds and asked for `tool_calls` calls."""
+    def spend(self, usage: TokenUsage, wall_s: float, queue_s: float) -> Spend:
+        """The ledger entry of a generation that took `wall_s` seconds, `queue_s` of them without replica."""
         ...

@@ -9,7 +9,7 @@ from heavy.agent.meter import Meter
 from heavy.core import clock
 from heavy.core.ledger import NOTHING_SPENT, Spend
 from heavy.core.messages import Message, Role
-from heavy.core.records import PartialGenerationRecord, ToolResultRecord
+from heavy.core.records import CHECKPOINT, PartialGenerationRecord, ToolResultRecord
 from heavy.replicas.api import TextDelta, TokenUsage
 
 CHARS_PER_TOKEN: Final = 4
@@ -23,12 +23,17 @@ class Progress:
     It outlives a cancelled step, so that nothing that was generated or executed is lost with it.
     """
 
+    prompt_tokens: int = 0
+    """What the prompt is taken to have, until the engine has counted."""
+
     started_s: float = field(default_factory=clock.monotonic_s)
     message: Message | None = None
     """The whole turn, once the generation has ended."""
     generation: Spend | None = None
     """What the generation cost, once the engine has said so."""
     results: list[ToolResultRecord] = field(default_factory=list)
+    queue_s: float = 0.0
+    """How much of its time was spent waiting for a replica, as far as is known."""
     _reasoning: list[str] = field(default_factory=list)
     _content: list[str] = field(default_factory=list)
     _deltas: int = 0
@@ -38,6 +43,7 @@ class Progress:
 
     def take(self, delta: TextDelta) -> None:
         """Add fresh text."""
+        self.queue_s = self.queue_s or delta.queue_s
         if delta.reasoning:
             self._reasoning.append(delta.reasoning)
         if delta.content:
@@ -66,23 +72,37 @@ class Progress:
         """The visible text so far."""
         return self.message.content if self.message else "".join(self._content)
 
-    def spend(self, meter: Meter, prompt_tokens: int) -> Spend:
+    def finish(self, meter: Meter, usage: TokenUsage, queue_s: float) -> Spend:
+        """The engine has counted: what the generation cost."""
+        self.generation = meter.spend(usage, self.elapsed_s, queue_s)
+        return self.generation
+
+    def spend(self, meter: Meter) -> Spend:
         """What the step has cost so far. A generation that was cut counts by its prompt and its text."""
-        generation = self.generation
-        if generation is None and self.streamed:
-            generation = meter.spend(TokenUsage(prompt_tokens, output=self.tokens), self.elapsed_s, 0)
-        return sum(map(_result_spend, self.results), generation or NOTHING_SPENT)
+        return sum(map(_result_spend, self.results), self._generated(meter))
+
+    def _generated(self, meter: Meter) -> Spend:
+        if self.generation is None and self.streamed:
+            usage = TokenUsage(self.prompt_tokens, output=self.tokens)
+            return meter.spend(usage, self.elapsed_s, self.queue_s)
+        return self.generation or NOTHING_SPENT
 
     def checkpoint_due(self, every_tokens: int, every_s: float) -> bool:
         """Whether there is enough fresh text, or old enough fresh text, to be worth keeping."""
         fresh = self.tokens - self._checkpoint_tokens
         return fresh >= every_tokens or (fresh > 0 and clock.monotonic_s() - self._checkpoint_s >= every_s)
 
-    def partial(self, reason: str) -> PartialGenerationRecord:
-        """What there is, as a record. Starts the count to the next checkpoint anew."""
+    def partial(self, reason: str, meter: Meter) -> PartialGenerationRecord:
+        """What there is and what it cost, as a record. Starts the count to the next checkpoint anew.
+
+        With any other reason than `CHECKPOINT` nothing more comes: what it says it cost is what it cost.
+        """
         self._checkpoint_tokens, self._checkpoint_s = self.tokens, clock.monotonic_s()
         text = Message(Role.ASSISTANT, content="".join(self._content), reasoning="".join(self._reasoning))
-        return PartialGenerationRecord(message=self.message or text, tokens_output=self.tokens, reason=reason)
+        spend = self._generated(meter)
+        if reason != CHECKPOINT:
+            self.generation = spend
+        return PartialGenerationRecord(self.message or text, self.tokens, reason, spend)
 
 
 def _result_spend(result: ToolResultRecord) -> Spend:

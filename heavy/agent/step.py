@@ -22,7 +22,7 @@ from heavy.core import clock
 from heavy.core.errors import BudgetExhausted, EngineError, EngineUnavailable, HeavyError, MalformedStream
 from heavy.core.ledger import Spend
 from heavy.core.messages import FinishReason, Message, ToolCall
-from heavy.core.records import GenerationRecord, RecordBody, ToolIntentRecord, ToolResultRecord
+from heavy.core.records import CHECKPOINT, GenerationRecord, RecordBody, ToolIntentRecord, ToolResultRecord
 from heavy.core.repairs import LOST_CALLS, Repair
 from heavy.core.runs import TrajectorySpec
 from heavy.core.tools import CacheState, Effects, ToolContext, ToolOutput
@@ -30,7 +30,6 @@ from heavy.profiles.schema import Profile
 from heavy.replicas.api import Finished, GenerationEvent, GenerationRequest, Replica, TokenUsage
 from heavy.tools.toolset import Reading, Toolset
 
-CHECKPOINT: Final = "checkpoint"
 CUT: Final = "cut"
 ENGINE_FAILED: Final = "engine_failed"
 
@@ -85,8 +84,8 @@ async def step(
     readings = await _read(toolset, turn.message.tool_calls)
     turn = replace(turn, repairs=_repairs(turn, readings, request))
     progress.message = turn.message
-    progress.generation = scope.meter.spend(finished.usage, progress.elapsed_s, 0)
-    await _record(journal, scope, _generation(finished, turn, request, progress.generation))
+    spend = progress.finish(scope.meter, finished.usage, finished.timing.queue_s)
+    await _record(journal, scope, _generation(finished, turn, request, spend))
     acting = _Acting(toolset, readings, journal, scope, request.deadline_ms, progress)
     results = await acting.answer(turn.message.tool_calls)
     return StepResult(
@@ -137,7 +136,7 @@ async def _generate(
             reason = ENGINE_FAILED if isinstance(error, EngineError) else CUT
             # The error under way is the one that counts, also when the store fails now.
             with contextlib.suppress(HeavyError):
-                await _record(journal, scope, progress.partial(reason))
+                await _record(journal, scope, progress.partial(reason, scope.meter))
         raise
 
 
@@ -153,7 +152,7 @@ async def _stream(
             progress.take(event)
             journal.delta(scope.number, event)
             if progress.checkpoint_due(limits.checkpoint_tokens, limits.checkpoint_s):
-                await _record(journal, scope, progress.partial(CHECKPOINT))
+                await _record(journal, scope, progress.partial(CHECKPOINT, scope.meter))
     finally:
         await _close(events, limits.flush_s)
     if finished is None:

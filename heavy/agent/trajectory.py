@@ -326,21 +326,21 @@ class Trajectory:
             traceparent=spec.traceparent,
         )
         scope = StepScope(spec, self._profile, self._meter, self._limits, number, self._calls_left())
-        progress = self._progress = Progress()
+        progress = self._progress = Progress(fit.prompt_tokens)
         try:
             result = await step(self._replica, request, self._toolset, self._journal, scope, progress)
         except BaseException:
             # The error under way is the one that counts.
             with contextlib.suppress(HeavyError):
-                await self._book(name, progress, fit.prompt_tokens)
+                await self._book(name, progress)
             raise
-        await self._book(name, progress, fit.prompt_tokens)
+        await self._book(name, progress)
         self._warm_replica = result.replica
         self._learn(len(fit.messages), result)
         return result
 
-    async def _book(self, name: str, progress: Progress, prompt_tokens: int) -> None:
-        spend = progress.spend(self._meter, prompt_tokens)
+    async def _book(self, name: str, progress: Progress) -> None:
+        spend = progress.spend(self._meter)
         self._spend += spend
         self._generations += progress.message is not None
         await self._funds.settle(name, spend)

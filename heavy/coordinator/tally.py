@@ -8,21 +8,42 @@ from heavy.coordinator.api import TrajectoryPage
 from heavy.core.errors import NotFound
 from heavy.core.ids import RunId, TrajectoryId
 from heavy.core.ledger import NOTHING_SPENT, Ledger, Spend
-from heavy.core.records import GenerationRecord, LifecycleRecord, Record, ToolResultRecord
+from heavy.core.records import (
+    CHECKPOINT,
+    GenerationRecord,
+    LifecycleRecord,
+    PartialGenerationRecord,
+    Record,
+    ToolResultRecord,
+)
 from heavy.core.runs import Outcome
 from heavy.store.api import RunLog
 from heavy.store.reading import records_of
 
 
-def spend_of(record: Record) -> Spend:
-    """What one record adds to its trajectory's spend."""
-    match record.body:
-        case GenerationRecord(spend=spend):
-            return spend
-        case ToolResultRecord(duration_s=duration_s):
-            return Spend(tool_calls=1, wall_s=duration_s)
-        case _:
-            return NOTHING_SPENT
+class LoggedSpend:
+    """What the records of one trajectory add up to, the generation under way at its last one included.
+
+    Of a generation its last record counts: a checkpoint only while nothing more is known of it.
+    """
+
+    def __init__(self) -> None:
+        self._ended = self._open = NOTHING_SPENT
+
+    def take(self, record: Record) -> None:
+        """Add a record, in the log's order."""
+        match record.body:
+            case PartialGenerationRecord(reason=reason, spend=spend) if reason == CHECKPOINT:
+                self._open = spend
+            case PartialGenerationRecord(spend=spend) | GenerationRecord(spend=spend):
+                self._ended, self._open = self._ended + spend, NOTHING_SPENT
+            case ToolResultRecord(duration_s=duration_s):
+                self._ended += Spend(tool_calls=1, wall_s=duration_s)
+
+    @property
+    def total(self) -> Spend:
+        """The sum so far."""
+        return self._ended + self._open
 
 
 async def ledger_of(log: RunLog, run: RunId, outcomes: Iterable[Outcome]) -> Ledger:
@@ -31,17 +52,17 @@ async def ledger_of(log: RunLog, run: RunId, outcomes: Iterable[Outcome]) -> Led
     A runner reports a trajectory's spend with its outcome, generations that were cut or failed included
     (those by an estimate: engines count at the end). `outcomes` are those in hand; the log has those of
     runners that recorded theirs too late, or whose coordinator died. A trajectory whose runner could not
-    report is accounted for by its other records.
+    report is accounted for by its other records, up to the last checkpoint of what it was generating.
     """
-    logged: dict[str, Spend] = {}
+    logged: dict[str, LoggedSpend] = {}
     reported: dict[str, Spend] = {}
     async for record in records_of(log, run):
         if record.trajectory:
-            logged[record.trajectory] = logged.get(record.trajectory, NOTHING_SPENT) + spend_of(record)
+            logged.setdefault(record.trajectory, LoggedSpend()).take(record)
             _report(reported, outcome_of(record))
     for outcome in outcomes:
         _report(reported, outcome)
-    trajectories = {name: reported.get(name) or logged[name] for name in sorted({*logged, *reported})}
+    trajectories = {name: reported.get(name) or logged[name].total for name in sorted({*logged, *reported})}
     return Ledger(total=sum(trajectories.values(), NOTHING_SPENT), trajectories=trajectories)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from heavy.core.ids import TrajectoryId
-from heavy.core.ledger import Ledger, Spend
+from heavy.core.ledger import NOTHING_SPENT, Ledger, Spend
 from heavy.core.messages import FinishReason, Message, ToolCall
 from heavy.core.runs import Outcome, RunFailure, RunResult, RunState
 from heavy.core.tools import CacheState, Effects
@@ -40,13 +40,22 @@ class GenerationRecord:
     kind: Literal["generation"] = "generation"
 
 
+CHECKPOINT: Final = "checkpoint"
+"""The reason of a partial generation that goes on; every other reason is how it ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class PartialGenerationRecord:
-    """What there is of a generation that has not ended (a checkpoint) or never will (a cut, a failure)."""
+    """What there is of a generation that has not ended (a checkpoint) or never will (a cut, a failure).
+
+    `spend` is what it has cost from its beginning on, estimated: engines count at the end. A later record of
+    the same generation replaces it, so of a generation only its last record counts.
+    """
 
     message: Message
     tokens_output: int
     reason: str
+    spend: Spend = NOTHING_SPENT
     kind: Literal["partial_generation"] = "partial_generation"
 
 

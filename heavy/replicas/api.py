@@ -38,10 +38,11 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """Fresh text. Either may be empty."""
+    """Fresh text. Either may be empty. The first one says how long a replica was waited for."""
 
     reasoning: str = ""
     content: str = ""
+    queue_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,8 +138,9 @@ class RoutedReplica:
                 try:
                     async with aclosing(place.known.client.generate(journey.next_request())) as events:
                         async for event in events:
+                            first = not place.began
                             place.heard(event)
-                            yield _queued(event, queue_s) if isinstance(event, Finished) else event
+                            yield _queued(event, queue_s) if first or isinstance(event, Finished) else event
                     return
                 except HeavyError as error:
                     place.failed(error, request.deadline_ms)
@@ -235,8 +236,10 @@ def _works(known: Known) -> bool:
     return known.info.state == READY and known.breaker.state is not BreakerState.OPEN
 
 
-def _queued(event: Finished, queue_s: float) -> Finished:
-    return replace(event, timing=replace(event.timing, queue_s=queue_s))
+def _queued(event: GenerationEvent, queue_s: float) -> GenerationEvent:
+    if isinstance(event, Finished):
+        return replace(event, timing=replace(event.timing, queue_s=queue_s))
+    return replace(event, queue_s=queue_s)
 
 
 def _absence(profile: str, known: Sequence[Known]) -> str:

@@ -34,7 +34,7 @@ class ProfileMeter:
         cost_usd = self._prices.tokens_usd(prompt=prompt_tokens, cached=0, output=output_tokens)
         return Amount(tokens=prompt_tokens + output_tokens, cost_usd=cost_usd)
 
-    def spend(self, usage: TokenUsage, wall_s: float, tool_calls: int) -> Spend:
+    def spend(self, usage: TokenUsage, wall_s: float, queue_s: float) -> Spend:
         """The ledger entry of one generation."""
         return self._prices.spend(
             prompt=usage.prompt,
@@ -42,5 +42,5 @@ class ProfileMeter:
             reasoning=usage.reasoning,
             output=usage.output,
             wall_s=wall_s,
-            tool_calls=tool_calls,
+            queue_s=queue_s,
         )

@@ -14,8 +14,10 @@ SECONDS_PER_HOUR = 3600.0
 class Prices:
     """Prices of one profile. Token prices are US dollars per million; GPU time is per GPU and hour.
 
-    A generation holds one of `slots` of a replica with `gpus` GPUs while it lasts, so it is billed
-    `seconds * gpus / slots` GPU-seconds: a full replica bills exactly its own time.
+    A generation holds one of `slots` of a replica with `gpus` GPUs from when it gets one to its end, and is
+    billed that share: `seconds * gpus / slots` GPU-seconds. Its price does not depend on who else is served:
+    a full replica bills exactly its own time, and what an idler one does not bill is the operator's, shown
+    beside it (`heavy.telemetry.names.METRIC_REPLICA_GPUS` over time, less what was billed).
     """
 
     prompt_usd: float = 0.0
@@ -36,16 +38,18 @@ class Prices:
         return seconds * self.gpus / self.slots
 
     def spend(
-        self, *, prompt: int, cached: int, reasoning: int, output: int, wall_s: float, tool_calls: int
+        self, *, prompt: int, cached: int, reasoning: int, output: int, wall_s: float, queue_s: float
     ) -> Spend:
-        """The ledger entry of one step. Token money and GPU money add up; a profile prices one of them."""
-        gpu_seconds = self.gpu_seconds(wall_s)
+        """The ledger entry of one generation. Token money and GPU money add up; a profile prices one of them.
+
+        Waiting for a replica is time, but no GPU's.
+        """
+        gpu_seconds = self.gpu_seconds(max(0.0, wall_s - queue_s))
         return Spend(
             tokens_prompt=prompt,
             tokens_cached=cached,
             tokens_reasoning=reasoning,
             tokens_output=output,
-            tool_calls=tool_calls,
             gpu_seconds=gpu_seconds,
             cost_usd=self.tokens_usd(prompt=prompt, cached=cached, output=output)
             + gpu_seconds * self.gpu_hour_usd / SECONDS_PER_HOUR,

@@ -111,14 +111,16 @@ class Generation(_message.Message):
     def __init__(self, message: _Optional[_Union[_policy_pb2.Message, _Mapping]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., spend: _Optional[_Union[_run_pb2.Spend, _Mapping]] = ..., replica_id: _Optional[str] = ..., model: _Optional[str] = ..., engine_request_id: _Optional[str] = ..., queue_s: _Optional[float] = ..., first_token_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., repairs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PartialGeneration(_message.Message):
-    __slots__ = ("message", "tokens_output", "reason")
+    __slots__ = ("message", "tokens_output", "reason", "spend")
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     TOKENS_OUTPUT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    SPEND_FIELD_NUMBER: _ClassVar[int]
     message: _policy_pb2.Message
     tokens_output: int
     reason: str
-    def __init__(self, message: _Optional[_Union[_policy_pb2.Message, _Mapping]] = ..., tokens_output: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    spend: _run_pb2.Spend
+    def __init__(self, message: _Optional[_Union[_policy_pb2.Message, _Mapping]] = ..., tokens_output: _Optional[int] = ..., reason: _Optional[str] = ..., spend: _Optional[_Union[_run_pb2.Spend, _Mapping]] = ...) -> None: ...
 
 class ToolIntent(_message.Message):
     __slots__ = ("call", "effects")

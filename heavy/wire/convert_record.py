@@ -124,12 +124,17 @@ def _generation_from_proto(body: pb.Generation) -> GenerationRecord:
 
 def _partial_to_proto(body: PartialGenerationRecord) -> pb.PartialGeneration:
     return pb.PartialGeneration(
-        message=message_to_proto(body.message), tokens_output=body.tokens_output, reason=body.reason
+        message=message_to_proto(body.message),
+        tokens_output=body.tokens_output,
+        reason=body.reason,
+        spend=spend_to_proto(body.spend),
     )
 
 
 def _partial_from_proto(body: pb.PartialGeneration) -> PartialGenerationRecord:
-    return PartialGenerationRecord(message_from_proto(body.message), body.tokens_output, body.reason)
+    return PartialGenerationRecord(
+        message_from_proto(body.message), body.tokens_output, body.reason, spend_from_proto(body.spend)
+    )
 
 
 def _intent_to_proto(body: ToolIntentRecord) -> pb.ToolIntent:

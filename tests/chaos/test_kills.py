@@ -12,10 +12,12 @@ import pytest
 
 from heavy.client import HeavyClient
 from heavy.config import Settings
+from heavy.coordinator.tally import LoggedSpend
 from heavy.core.draft import PolicyDraft
 from heavy.core.errors import ServerUnavailable, StoreUnavailable
-from heavy.core.records import Delta
-from heavy.core.runs import OutcomeKind, Run, RunState
+from heavy.core.ledger import Spend
+from heavy.core.records import Delta, PartialGenerationRecord
+from heavy.core.runs import Outcome, OutcomeKind, Run, RunState
 from heavy.profiles.loader import load_profiles
 from heavy.replicas.client import HttpReplica
 from heavy.replicas.http import Endpoint, HttpPool
@@ -45,7 +47,12 @@ def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]
 @pytest.fixture(scope="module")
 def up(own_store: StoreServer) -> Iterator[Up]:
     """`heavy up` with two replicas of the patient engine, two runners and a short lease."""
-    env = {"HEAVY_STORE_URL": own_store.url, "HEAVY_LEASE_S": str(LEASE_S), "HEAVY_STORE_TIMEOUT_S": "2"}
+    env = {
+        "HEAVY_STORE_URL": own_store.url,
+        "HEAVY_LEASE_S": str(LEASE_S),
+        "HEAVY_STORE_TIMEOUT_S": "2",
+        "HEAVY_CHECKPOINT_TOKENS": "5",
+    }
     running = Up(["patient"], env=env)
     running.start()
     yield running
@@ -104,6 +111,17 @@ async def test_an_engine_that_is_killed_costs_no_arm(client: HeavyClient, store:
     assert victim.pid not in {info.pid for info in back}
 
 
+async def logged(client: HeavyClient, run: Run, outcome: Outcome) -> Spend:
+    """What a lost trajectory's records add up to, its last checkpoint included."""
+    page = await client.trajectory(run.spec.run, outcome.trajectory)
+    assert any(isinstance(record.body, PartialGenerationRecord) for record in page.records)
+    spend = LoggedSpend()
+    for record in page.records:
+        spend.take(record)
+    assert spend.total.tokens_output > 0
+    return spend.total
+
+
 async def test_a_runner_that_is_killed_fails_its_arms_and_the_rest_answer(
     client: HeavyClient, store: RedisStore
 ) -> None:
@@ -117,6 +135,11 @@ async def test_a_runner_that_is_killed_fails_its_arms_and_the_rest_answer(
     reasons = [outcome.reason for outcome in outcomes if outcome and outcome.kind is OutcomeKind.FAILED]
     assert reasons
     assert set(reasons) == {"runner_lost"}
+    for outcome in filter(None, outcomes):
+        assert after.ledger is not None
+        assert after.ledger.trajectories[outcome.trajectory] == (
+            outcome.spend if outcome.kind is OutcomeKind.COMPLETED else await logged(client, run, outcome)
+        )
     await until(store.directory.runners, lambda runners: len(runners) == 2, within_s=60.0)
 
 

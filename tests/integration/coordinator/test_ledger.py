@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from heavy.coordinator.tally import ledger_of
 from heavy.core.ids import TrajectoryId, arm
 from heavy.core.ledger import NOTHING_SPENT, Spend
-from heavy.core.records import Entry, Event, GenerationRecord, LifecycleRecord, ToolResultRecord
+from heavy.core.messages import Message, Role
+from heavy.core.records import (
+    CHECKPOINT,
+    Entry,
+    Event,
+    GenerationRecord,
+    LifecycleRecord,
+    PartialGenerationRecord,
+    ToolResultRecord,
+)
 from heavy.core.runs import Outcome, OutcomeKind
 from heavy.core.tools import CacheState
 from heavy.store.redis import RedisStore
@@ -36,6 +45,11 @@ def generated(index: int, spend: Spend) -> Entry:
 
 def called(index: int, duration_s: float) -> Entry:
     return Entry(arm(index), 0, ToolResultRecord("c", "python", "", False, CacheState.MISS, duration_s), 0)
+
+
+def checkpoint(spend: Spend, reason: str = CHECKPOINT) -> Entry:
+    body = PartialGenerationRecord(Message(Role.ASSISTANT, "half"), spend.tokens_output, reason, spend)
+    return Entry(arm(0), 1, body, 0)
 
 
 def reported(name: TrajectoryId, spend: Spend) -> Outcome:
@@ -76,6 +90,25 @@ async def test_a_report_counts_the_generation_that_was_cut_and_nothing_twice(sto
     finished, cut = Spend(tokens_prompt=10, tokens_output=5), Spend(tokens_prompt=20, tokens_output=7)
     entries = [generated(0, finished), ended(reported(arm(0), finished + cut))]
     assert await ledger_of_entries(store, entries) == {arm(0): finished + cut}
+
+
+async def test_a_generation_that_died_with_its_runner_counts_up_to_its_last_checkpoint(
+    store: RedisStore,
+) -> None:
+    finished, early, later = (Spend(tokens_prompt=10, tokens_output=n) for n in (5, 100, 200))
+    entries = [generated(0, finished), checkpoint(early), checkpoint(later)]
+    assert await ledger_of_entries(store, entries) == {arm(0): finished + later}
+
+
+async def test_a_checkpoint_of_a_generation_that_ended_is_not_counted_beside_it(store: RedisStore) -> None:
+    early, finished, failed = (Spend(tokens_prompt=10, tokens_output=n) for n in (100, 300, 40))
+    entries = [
+        checkpoint(early),
+        generated(0, finished),
+        checkpoint(early),
+        checkpoint(failed, "engine_failed"),
+    ]
+    assert await ledger_of_entries(store, entries) == {arm(0): finished + failed}
 
 
 async def test_a_report_that_could_not_be_recorded_counts_too(store: RedisStore) -> None:

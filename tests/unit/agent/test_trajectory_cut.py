@@ -7,10 +7,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from heavy.coordinator.tally import LoggedSpend
 from heavy.core.errors import (
     EngineUnavailable,
 )
+from heavy.core.ids import arm
+from heavy.core.ledger import Spend
+from heavy.core.records import Record
 from heavy.core.runs import OutcomeKind
 from heavy.core.tools import ToolOutput
 from heavy.testing.replicas import Scripted
@@ -108,3 +114,65 @@ async def test_the_range_of_moments_above_covers_the_whole_trajectory(bench: Any
         turns += 1
 
     assert turns < 80
+
+
+TOOL, FAILS, FAILS_AT_ONCE = "tool", "fails", "fails before a word"
+
+
+class Hold(asyncio.Event):
+    """Never set; says when somebody waits for it."""
+
+    waited_for = False
+
+    async def wait(self) -> Any:
+        self.waited_for = True
+        return await super().wait()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    plot=st.lists(st.sampled_from([TOOL, FAILS, FAILS_AT_ONCE]), max_size=5),
+    words=st.text(max_size=60),
+    checkpoint_tokens=st.integers(1, 20),
+)
+async def test_the_log_and_the_report_agree_on_every_cent_whatever_failed_or_was_cut(
+    bench: Any, asks: Asks, until: Until, plot: list[str], words: str, checkpoint_tokens: int
+) -> None:
+    hold, parts = Hold(), iter(plot)
+
+    def choose(_: object) -> Scripted:
+        match next(parts, "hangs"):
+            case "tool":
+                return asks(f'{{"q": {len(fresh.journal.results)}}}')
+            case "hangs":
+                return Scripted(content=words, pieces=4, hold=hold)
+            case part:
+                return Scripted(content=words if part == FAILS else "", error=EngineUnavailable("gone"))
+
+    fresh = type(bench)()
+    fresh.limit(checkpoint_tokens=checkpoint_tokens, engine_attempts_max=len(plot) + 1)
+    fresh.chooses(choose)
+    trajectory = fresh.trajectory()
+    running = asyncio.create_task(trajectory.run())
+    await until(lambda: hold.waited_for)
+    left_by_a_killed_runner = logged(fresh)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    reported = trajectory.cut("straggler", "").spend
+    assert logged(fresh) == reported
+    booked = fresh.journal.settled.values()
+    assert reported.tokens == sum(amount.tokens for amount in booked)
+    assert reported.cost_usd == pytest.approx(sum(amount.cost_usd for amount in booked))
+    # Without the last words, only what came after the last checkpoint is missing.
+    missing = reported.tokens_output - left_by_a_killed_runner.tokens_output
+    assert 0 <= missing <= checkpoint_tokens
+
+
+def logged(bench: Any) -> Spend:
+    """What the records so far add up to, as a coordinator reads them."""
+    spend = LoggedSpend()
+    for number, (step, body) in enumerate(bench.journal.records, 1):
+        spend.take(Record(number, arm(0), step, 0, body))
+    return spend.total

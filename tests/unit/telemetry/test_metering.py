@@ -74,7 +74,7 @@ def test_an_engine_that_claims_more_cached_than_prompt_tokens_cannot_make_money_
 
 def test_a_full_replica_bills_exactly_its_own_time() -> None:
     prices = Prices(gpu_hour_usd=3.0, gpus=8, slots=16)
-    one = prices.spend(prompt=1, cached=0, reasoning=0, output=1, wall_s=3600.0, tool_calls=0)
+    one = prices.spend(prompt=1, cached=0, reasoning=0, output=1, wall_s=3600.0, queue_s=0.0)
     total = sum([one] * 16, NOTHING_SPENT)
     assert total.gpu_seconds == pytest.approx(8 * 3600.0)
     assert total.cost_usd == pytest.approx(8 * 3.0)
@@ -100,7 +100,7 @@ def test_an_estimate_is_never_less_than_what_tokens_cost_in_the_end(
             )
         )
     )
-    spend = meter.spend(TokenUsage(prompt, min(cached, prompt), 0, output), 1.0, 0)
+    spend = meter.spend(TokenUsage(prompt, min(cached, prompt), 0, output), 1.0, 0.0)
     estimate = meter.estimate(prompt, output)
     assert spend.tokens == estimate.tokens
     assert spend.cost_usd <= estimate.cost_usd + 1e-9
@@ -110,10 +110,10 @@ def test_tokens_and_gpu_time_are_both_in_the_ledger_where_both_are_known() -> No
     profile = _profile(
         PricesSection(usd_per_million_output_tokens=1.0, usd_per_gpu_hour=36.0), gpus=2, in_flight_max=4
     )
-    spend = ProfileMeter(profile).spend(TokenUsage(10, 4, 3, 1_000_000), 10.0, 2)
+    spend = ProfileMeter(profile).spend(TokenUsage(10, 4, 3, 1_000_000), 12.0, 2.0)
     assert spend.gpu_seconds == pytest.approx(5.0)
     assert spend.cost_usd == pytest.approx(1.0 + 5.0 * 36.0 / 3600)
-    assert (spend.tokens_cached, spend.tokens_reasoning, spend.tool_calls, spend.wall_s) == (4, 3, 2, 10.0)
+    assert (spend.tokens_cached, spend.tokens_reasoning, spend.wall_s) == (4, 3, 12.0)
 
 
 def _profile(prices: PricesSection, **serve: int) -> Profile:
