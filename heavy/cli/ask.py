@@ -18,7 +18,7 @@ from heavy.core.draft import PolicyDraft
 QUESTION_BYTES_MAX = 1 << 20
 
 
-@click.command(short_help="Ask a question and watch it being answered.")
+@click.command()
 @click.argument("question", required=False)
 @click.option(
     "--server",

@@ -35,7 +35,7 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group(short_help="Look into the tool cache, and purge it.")
+@click.group()
 def cache() -> None:
     """The tool cache of a server: for administrators (a `tenant:token:admin` line in its tokens file)."""
 

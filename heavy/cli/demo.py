@@ -18,7 +18,7 @@ from workers.local import LocalPlan
 from workers.shipped import DEMO_QUESTION, LOCAL_PROFILE, demo_tools, out_of_scope
 
 
-@click.command(short_help="See a heavy run on this machine.")
+@click.command()
 @click.argument("question", required=False, default=DEMO_QUESTION)
 @click.option("--profile", default=LOCAL_PROFILE, show_default=True, help="What answers.")
 def demo(question: str, profile: str) -> None:

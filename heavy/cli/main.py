@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 import click
 
 from heavy import __version__
 from heavy.cli import exits
-from heavy.cli.ask import ask
-from heavy.cli.cache import cache
-from heavy.cli.demo import demo
-from heavy.cli.up import up
+from heavy.cli.lazy import Entry, LazyGroup
 from heavy.core.errors import HeavyError
+
+ASK, LOOK, MANY, SERVE = "Ask", "Look", "Many questions", "Serve"
+
+COMMANDS: Final = {
+    "ask": Entry("heavy.cli.ask:ask", "Ask a question and watch it being answered.", ASK),
+    "demo": Entry("heavy.cli.demo:demo", "See a heavy run on this machine.", ASK),
+    "cache": Entry("heavy.cli.cache:cache", "Look into the tool cache, and purge it.", LOOK),
+    "up": Entry("heavy.cli.up:up", "Serve on this machine, until Ctrl-C.", SERVE),
+}
+"""One line a command; its module is imported when it is called."""
 
 EPILOG = """\b
 Exit codes:
@@ -27,7 +35,10 @@ Exit codes:
 
 
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EPILOG
+    cls=LazyGroup,
+    entries=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EPILOG,
 )
 @click.version_option(__version__, prog_name="heavy")
 def cli() -> None:
@@ -40,12 +51,6 @@ def cli() -> None:
     heavy ask "What is 17 * 23?"    ask a server
     heavy cache stats               what its tool cache saves
     """
-
-
-cli.add_command(demo)
-cli.add_command(up)
-cli.add_command(ask)
-cli.add_command(cache)
 
 
 def main() -> None:

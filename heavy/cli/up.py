@@ -17,7 +17,7 @@ from workers.local import LocalCluster, LocalPlan
 from workers.shipped import LOCAL_PROFILE, PROFILE_DIRECTORIES
 
 
-@click.command(short_help="Serve on this machine, until Ctrl-C.")
+@click.command()
 @click.option(
     "--profile", "profiles", multiple=True, help=f"What to serve; repeatable.  [default: {LOCAL_PROFILE}]"
 )

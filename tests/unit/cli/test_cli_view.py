@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 
 import pytest
-from click.testing import CliRunner
 from rich.console import Console
 
 from heavy.cli import draw, exits
@@ -129,10 +128,3 @@ def test_flags_that_were_not_given_are_the_servers_to_choose() -> None:
     draft = policy_of(given)
     assert (draft.width, draft.aggregation, draft.tools, draft.seed) == (4, AggregationMode.VOTE, None, None)
     assert policy_of({**given, "no_tools": True}).tools == ()
-
-
-@pytest.mark.parametrize("command", [[], ["ask"], ["up"], ["demo"]])
-def test_every_command_explains_itself(command: list[str]) -> None:
-    done = CliRunner().invoke(cli, [*command, "--help"])
-    assert done.exit_code == 0
-    assert "Usage:" in done.output
