@@ -10,6 +10,11 @@ import click
 from heavy import __version__
 from heavy.cli import exits
 from heavy.cli.lazy import Entry, LazyGroup
+from heavy.cli.ask import ask
+from heavy.cli.cache import cache
+from heavy.cli.demo import demo
+from heavy.cli.eval import evaluate
+from heavy.cli.up import up
 from heavy.core.errors import HeavyError
 
 ASK, LOOK, MANY, SERVE = "Ask", "Look", "Many questions", "Serve"
@@ -51,6 +56,13 @@ def cli() -> None:
     heavy ask "What is 17 * 23?"    ask a server
     heavy cache stats               what its tool cache saves
     """
+
+
+cli.add_command(demo)
+cli.add_command(up)
+cli.add_command(ask)
+cli.add_command(cache)
+cli.add_command(evaluate)
 
 
 def main() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from heavy.core.ids import AGGREGATOR, TrajectoryId, arm
+from heavy.batch.results import BatchResult
+from heavy.core.ids import AGGREGATOR, TrajectoryId, arm_index
 from heavy.core.ledger import NOTHING_SPENT, Spend
 from heavy.core.records import Event, LifecycleRecord, Record
-from heavy.core.runs import AggregationMethod, Outcome, OutcomeKind, Run, RunState
+from heavy.core.runs import AggregationMethod, OutcomeKind, RunState
 
 UNANSWERED = "no_usable_outcome"
 """The failure of a run whose arms all ended without an answer: the models' own doing, counted as wrong."""
@@ -45,59 +46,70 @@ class HeavyRollout:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One question's run. `arms` has `width` entries, in order of index."""
+    """One question's run, with its arms in order of index."""
 
-    question: str
     run: str
-    width: int
     arms: tuple[ArmRollout, ...]
     heavy: HeavyRollout
     simulated: bool
 
 
-def answered(run: Run) -> bool:
-    """Whether an ended run says something about its models: an answer, or that they came to none."""
-    failure = run.failure
-    return run.state is RunState.COMPLETED or (failure is not None and failure.code == UNANSWERED)
+def answered(result: BatchResult) -> bool:
+    """Whether a result says something about the models: an answer, or that they came to none."""
+    failure = result.failure
+    return result.answered or (failure is not None and failure.code == UNANSWERED)
 
 
-def rollout_of(question: str, run: Run, records: Iterable[Record]) -> Rollout:
-    """What a run and its records say. An arm without an outcome counts as failed."""
-    began_ms = run.spec.created_ms
-    started: dict[TrajectoryId, int] = {}
-    ended: dict[TrajectoryId, tuple[int, Outcome]] = {}
+def rollout_of(result: BatchResult, records: Iterable[Record]) -> Rollout:
+    """What a result and the records of its run say."""
+    times = _Times(result.created_ms)
     for record in records:
-        if isinstance(record.body, LifecycleRecord):
-            if record.body.event is Event.TRAJECTORY_STARTED:
-                started.setdefault(record.trajectory, record.at_ms)
-            elif record.body.outcome is not None:
-                ended[record.trajectory] = record.at_ms, record.body.outcome
-            elif record.body.state is RunState.RUNNING:
-                began_ms = record.at_ms
-    spends = run.ledger.trajectories if run.ledger else {}
-
-    def took_s(name: TrajectoryId) -> float:
-        return max(0, ended[name][0] - started[name]) / 1000 if name in ended and name in started else 0.0
-
-    def arm_of(index: int) -> ArmRollout:
-        name = arm(index)
-        profile = run.spec.policy.members.arms[index]
-        spend = spends.get(name, NOTHING_SPENT)
-        if name not in ended:
-            return ArmRollout(index, profile, OutcomeKind.FAILED, "", spend, 0.0)
-        outcome = ended[name][1]
-        return ArmRollout(index, profile, outcome.kind, outcome.answer, spend, took_s(name))
-
-    result = run.result
+        times.take(record)
+    spends = result.ledger.trajectories if result.ledger else {}
+    arms = [
+        ArmRollout(
+            index,
+            outcome.profile,
+            outcome.kind,
+            outcome.answer,
+            spends.get(outcome.trajectory, outcome.spend),
+            times.took_s(outcome.trajectory),
+        )
+        for outcome in result.outcomes
+        if (index := arm_index(outcome.trajectory)) is not None
+    ]
     heavy = HeavyRollout(
-        text="" if result is None or result.abstained else result.answer,
-        method=result.method if result else None,
-        abstained=bool(result and result.abstained),
-        spend=run.ledger.total if run.ledger else NOTHING_SPENT,
-        latency_s=max(0, (run.ended_ms or began_ms) - began_ms) / 1000,
+        text="" if result.abstained else result.answer,
+        method=result.method,
+        abstained=result.abstained,
+        spend=result.spend,
+        latency_s=max(0, result.ended_ms - times.began_ms) / 1000,
         aggregation=spends.get(AGGREGATOR, NOTHING_SPENT),
-        aggregation_s=took_s(AGGREGATOR),
+        aggregation_s=times.took_s(AGGREGATOR),
     )
-    width = run.spec.policy.width
-    arms = tuple(arm_of(index) for index in range(width))
-    return Rollout(question, run.spec.run, width, arms, heavy, run.spec.simulated)
+    return Rollout(result.run_id, tuple(sorted(arms, key=lambda a: a.index)), heavy, result.simulated)
+
+
+class _Times:
+    """When a run and its trajectories began and ended, by the clock of whoever recorded it."""
+
+    def __init__(self, accepted_ms: int) -> None:
+        self.began_ms = accepted_ms
+        self._started: dict[TrajectoryId, int] = {}
+        self._ended: dict[TrajectoryId, int] = {}
+
+    def take(self, record: Record) -> None:
+        body = record.body
+        if not isinstance(body, LifecycleRecord):
+            return
+        if body.event is Event.TRAJECTORY_STARTED:
+            self._started.setdefault(record.trajectory, record.at_ms)
+        elif body.event is Event.TRAJECTORY_ENDED:
+            self._ended[record.trajectory] = record.at_ms
+        elif body.state is RunState.RUNNING:
+            self.began_ms = record.at_ms
+
+    def took_s(self, name: TrajectoryId) -> float:
+        """Zero for what never started."""
+        started = self._started.get(name)
+        return 0.0 if started is None else max(0, self._ended.get(name, started) - started) / 1000

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -39,20 +39,28 @@ def render(profile: Profile, which: Which, **values: Any) -> str:
     name: str = getattr(profile.prompts, which)
     if not name:
         return ""
+    return render_template(profile.directory, name, f"Profile {profile.name}: prompts.{which}", values)
+
+
+def render_template(directory: str, name: str, told_as: str, values: Mapping[str, Any]) -> str:
+    """A built-in template by its name, or one in `directory` by a name that begins with "./", filled in.
+
+    Raises `ConfigError` as `render` does; `told_as` begins its message.
+    """
     try:
-        return _environment(profile.directory).get_template(name).render(values)
+        return _environment(directory).get_template(name).render(values)
     except TemplateNotFound as error:
-        raise _fault(profile, which, name, "cannot be found or read") from error
+        raise _fault(told_as, name, "cannot be found or read") from error
     except TemplateSyntaxError as error:
-        raise _fault(profile, which, name, f"line {error.lineno}: {error.message}") from error
+        raise _fault(told_as, name, f"line {error.lineno}: {error.message}") from error
     except TemplateError as error:
-        raise _fault(profile, which, name, error.message or type(error).__name__) from error
+        raise _fault(told_as, name, error.message or type(error).__name__) from error
     except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise _fault(profile, which, name, f"{type(error).__name__}: {error}") from error
+        raise _fault(told_as, name, f"{type(error).__name__}: {error}") from error
 
 
-def _fault(profile: Profile, which: Which, name: str, problem: str) -> ConfigError:
-    return ConfigError(f"Profile {profile.name}: prompts.{which}: template {name!r}: {problem}.")
+def _fault(told_as: str, name: str, problem: str) -> ConfigError:
+    return ConfigError(f"{told_as}: template {name!r}: {problem}.")
 
 
 @lru_cache(maxsize=256)

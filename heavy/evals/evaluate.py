@@ -1,0 +1,167 @@
+"""From an evaluation's directory to its report: grade every rollout, compute, write. Nothing is generated
+here but verdicts, and those only with a judge at hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from heavy.aggregation.equivalence import Equivalence
+from heavy.batch.directory import read_log, read_results, write_whole
+from heavy.batch.results import BatchResult, latest
+from heavy.core.draft import PolicyDraft
+from heavy.core.errors import JudgeFailed
+from heavy.evals.analysis import findings
+from heavy.evals.evaluation import Evaluation
+from heavy.evals.grading import Graders
+from heavy.evals.judging import LIMITS, AskJudge, JudgeLimits, ModelJudge
+from heavy.evals.page import page
+from heavy.evals.questions import Question
+from heavy.evals.report import NAMED_MAX, Asked, Report, Unscored, to_json
+from heavy.evals.rollouts import Rollout, answered, rollout_of
+from heavy.evals.scoring import ScoredQuestion, score
+from heavy.evals.tables import markdown
+from heavy.evals.verdicts import KeptEquivalence, Verdicts
+
+REPORT: Final = "report"
+NOT_ASKED: Final = "it has not been asked yet"
+NO_GREEDY: Final = "its greedy run has not ended yet, or failed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Rolled:
+    """A question with what its runs came to; `why_not` is empty where they can be scored."""
+
+    question: Question
+    rollout: Rollout | None
+    greedy: Rollout | None
+    why_not: str = ""
+
+
+async def report_of(
+    evaluation: Evaluation,
+    *,
+    ask: AskJudge | None = None,
+    limits: JudgeLimits = LIMITS,
+    group_by: Sequence[tuple[str, ...]] | None = None,
+) -> Report:
+    """Grade what there is and compute the report. Without `ask`, only verdicts already kept are used.
+
+    Raises `ConfigError` when results or logs cannot be read.
+    """
+    scored: list[ScoredQuestion] = []
+    missing: list[Unscored] = []
+    ungraded: list[Unscored] = []
+    with Verdicts(evaluation.verdicts) as verdicts:
+        equivalence = Equivalence()
+        same = KeptEquivalence(equivalence, verdicts)
+        judge = ModelJudge(evaluation.setting.judge, evaluation.judge_prompt, verdicts, ask, limits)
+        graders = Graders(same, judge if evaluation.setting.judge else None)
+
+        async def take(rolled: _Rolled) -> None:
+            if rolled.rollout is None:
+                missing.append(Unscored(rolled.question.id, rolled.why_not))
+                return
+            try:
+                scored.append(await score(rolled.question, rolled.rollout, rolled.greedy, graders, same))
+            except JudgeFailed as error:
+                ungraded.append(Unscored(rolled.question.id, str(error)))
+
+        try:
+            await _each(_rolled_out(evaluation), take, limits.concurrency)
+        finally:
+            await equivalence.close()
+    order = {question.id: index for index, question in enumerate(evaluation.questions)}
+    scored.sort(key=lambda q: order[q.question.id])
+    return _report(evaluation, scored, missing, ungraded, order, group_by)
+
+
+def write_report(directory: Path, report: Report) -> dict[str, Path]:
+    """Write the report as JSON, Markdown and a page; where each is, by its ending."""
+    written = {ending: directory / f"{REPORT}.{ending}" for ending in ("json", "md", "html")}
+    write_whole(written["json"], to_json(report))
+    write_whole(written["md"], markdown(report).encode())
+    write_whole(written["html"], page(report).encode())
+    return written
+
+
+def _rolled_out(evaluation: Evaluation) -> Iterator[_Rolled]:
+    """Each question with its rollouts, logs read one by one."""
+    heavy = latest(read_results(evaluation.heavy))
+    greedy = latest(read_results(evaluation.greedy))
+    for question in evaluation.questions:
+        why_not = _unusable(heavy.get(question.id))
+        alone = greedy.get(question.id)
+        if not why_not and evaluation.setting.greedy and (alone is None or not answered(alone)):
+            why_not = NO_GREEDY
+        if why_not:
+            yield _Rolled(question, None, None, why_not)
+            continue
+        rollout = _rollout(evaluation.heavy, heavy[question.id])
+        yield _Rolled(question, rollout, _rollout(evaluation.greedy, alone) if alone else None)
+
+
+def _unusable(result: BatchResult | None) -> str:
+    if result is None:
+        return NOT_ASKED
+    if answered(result):
+        return ""
+    failure = result.failure
+    return f"{failure.code}: {failure.message}" if failure else result.state.value
+
+
+def _rollout(root: Path, result: BatchResult) -> Rollout:
+    return rollout_of(result, read_log(root, result))
+
+
+async def _each(rolled: Iterator[_Rolled], take: Any, at_once: int) -> None:
+    """Take each, `at_once` at a time, in whatever order they end."""
+
+    async def worker() -> None:
+        for one in rolled:
+            await take(one)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(worker())
+
+
+def _report(
+    evaluation: Evaluation,
+    scored: Sequence[ScoredQuestion],
+    missing: Sequence[Unscored],
+    ungraded: Sequence[Unscored],
+    order: Mapping[str, int],
+    group_by: Sequence[tuple[str, ...]] | None,
+) -> Report:
+    setting, total = evaluation.setting, len(evaluation.questions)
+    unscored = sorted((*missing, *ungraded), key=lambda one: order[one.question])
+    return Report(
+        asked=Asked(
+            dataset=setting.dataset,
+            layout=setting.layout,
+            digest=setting.digest,
+            questions=total,
+            skipped=setting.skipped,
+            policy=_said(setting.policy),
+            seed=setting.seed,
+            judge=setting.judge,
+            simulated=any(q.simulated for q in scored),
+        ),
+        scored=len(scored),
+        missing=len(missing),
+        ungraded=len(ungraded),
+        worst_case=sum(q.heavy.right for q in scored) / total,
+        findings=findings(scored, seed=setting.seed, group_by=group_by) if scored else None,
+        unscored=tuple(unscored[:NAMED_MAX]),
+    )
+
+
+def _said(policy: PolicyDraft) -> dict[str, Any]:
+    """What a policy says; what it leaves to the server is left out."""
+    said = {f.name: getattr(policy, f.name) for f in fields(PolicyDraft)}
+    return {name: value for name, value in said.items() if value not in (None, (), "")}
