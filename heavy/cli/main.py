@@ -10,11 +10,6 @@ import click
 from heavy import __version__
 from heavy.cli import exits
 from heavy.cli.lazy import Entry, LazyGroup
-from heavy.cli.ask import ask
-from heavy.cli.cache import cache
-from heavy.cli.demo import demo
-from heavy.cli.eval import evaluate
-from heavy.cli.up import up
 from heavy.core.errors import HeavyError
 
 ASK, LOOK, MANY, SERVE = "Ask", "Look", "Many questions", "Serve"
@@ -23,6 +18,7 @@ COMMANDS: Final = {
     "ask": Entry("heavy.cli.ask:ask", "Ask a question and watch it being answered.", ASK),
     "demo": Entry("heavy.cli.demo:demo", "See a heavy run on this machine.", ASK),
     "cache": Entry("heavy.cli.cache:cache", "Look into the tool cache, and purge it.", LOOK),
+    "eval": Entry("heavy.cli.eval:evaluate", "Score a dataset: single, vote and heavy, with prices.", MANY),
     "up": Entry("heavy.cli.up:up", "Serve on this machine, until Ctrl-C.", SERVE),
 }
 """One line a command; its module is imported when it is called."""
@@ -56,13 +52,6 @@ def cli() -> None:
     heavy ask "What is 17 * 23?"    ask a server
     heavy cache stats               what its tool cache saves
     """
-
-
-cli.add_command(demo)
-cli.add_command(up)
-cli.add_command(ask)
-cli.add_command(cache)
-cli.add_command(evaluate)
 
 
 def main() -> None:
