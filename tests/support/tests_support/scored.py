@@ -29,7 +29,7 @@ def scored(
     confidence: float | None = None,
     simulated: bool = False,
 ) -> ScoredQuestion:
-    """A question whose arms are (group, right); each costs 110 tokens, and takes a second more than the last."""
+    """A question whose arms are (group, right), each of 110 tokens; arm 0 takes 1 s, arm 1 takes 2 s."""
     return ScoredQuestion(
         question=Question(name, "?", "yes", GraderName.EXACT, labels=labels or {}),
         run=f"run-{name}",
