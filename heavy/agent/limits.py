@@ -73,7 +73,13 @@ class AgentLimits:
     completion_tokens_min: int = 256
     """The smallest completion worth asking for; smaller contexts scale it down."""
     context_headroom_share: float = 0.15
-    """Tool outputs are hidden once less than this share of the context is free."""
+    """The context policy makes room once less than this share is free; then twice as much is made."""
+    summaries_max: int = 64
+    """Summaries of one trajectory; after them turns are dropped unread."""
+    summary_tokens_max: int = 4_096
+    """How long a summary may be; contexts below eight times as much scale it down."""
+    failures_kept_max: int = 32
+    """Distinct failed calls that the model is reminded of when it loses sight of them."""
     stuck: StuckLimits = field(default_factory=StuckLimits)
     ladder: LadderLimits = field(default_factory=LadderLimits)
 

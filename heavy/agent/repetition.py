@@ -41,6 +41,7 @@ class RepetitionWatch:
     limits: StuckLimits
     _calls: Counter[bytes] = field(default_factory=Counter)
     _actions: deque[bytes] = field(default_factory=deque)
+    _excused: set[bytes] = field(default_factory=set)
     _error: bytes = b""
     _errors: int = 0
 
@@ -58,11 +59,17 @@ class RepetitionWatch:
             stuck=self._stuck(max((count for _, count in counted.values()), default=0)),
         )
 
+    def excuse(self) -> None:
+        """Outputs were taken from the model's sight: asking for each of them once more is no repetition."""
+        self._excused.update(self._calls)
+
     def _count(self, calls: Sequence[ToolCall]) -> dict[bytes, tuple[str, int]]:
         """Each distinct call of the step, counted once: copies within a step are executed once too."""
         distinct = {_digest(call_key(call)): call.name for call in calls}
-        self._calls.update(distinct.keys())
-        return {key: (name, self._calls[key]) for key, name in distinct.items()}
+        counted = distinct.keys() - self._excused
+        self._excused -= distinct.keys()
+        self._calls.update(counted)
+        return {key: (distinct[key], self._calls[key]) for key in distinct if key in counted}
 
     def _remember(self, action: bytes) -> None:
         self._actions.append(action)

@@ -18,13 +18,16 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from heavy.agent.context import ContextWindow, Fit
+from heavy.agent.failures import FailureLedger
 from heavy.agent.funds import Funds
-from heavy.agent.hygiene import NO_RESULT, normalise, outgoing, result_message
+from heavy.agent.hygiene import NO_RESULT, outgoing, result_message
 from heavy.agent.journal import Journal
 from heavy.agent.ladder import Ladder
 from heavy.agent.limits import AgentLimits
 from heavy.agent.meter import Meter
-from heavy.agent.progress import Progress
+from heavy.agent.opening import answer_tokens, opening, says_something, seeded
+from heavy.agent.progress import CHARS_PER_TOKEN, Progress
+from heavy.agent.relief import Relief
 from heavy.agent.repetition import RepetitionWatch
 from heavy.agent.step import StepResult, StepScope, step
 from heavy.core import clock
@@ -36,15 +39,16 @@ from heavy.core.errors import (
     EngineRefused,
     HeavyError,
 )
-from heavy.core.ids import derive_seed, request_id
+from heavy.core.ids import request_id
 from heavy.core.ledger import NOTHING_SPENT
 from heavy.core.messages import FinishReason, Message, Role
-from heavy.core.policy import ContextPolicy, Sampling
+from heavy.core.policy import ContextPolicy
 from heavy.core.records import Event, LifecycleRecord, ToolResultRecord
 from heavy.core.runs import Outcome, OutcomeKind, TrajectorySpec
 from heavy.profiles.schema import Profile
 from heavy.prompts import render
 from heavy.replicas.api import GenerationRequest, Replica
+from heavy.tools.text import clip
 from heavy.tools.toolset import Toolset
 
 BUDGET: Final = "budget"
@@ -108,14 +112,16 @@ class Trajectory:
         self._limits = limits
         self._history: list[Message] = []
         self._tools = tuple(toolset.specs)
+        self._failures = FailureLedger(limits.failures_kept_max)
+        self._relief = Relief(spec.context_policy, spec.context_keep_last, profile, self._failures)
         self._window = ContextWindow(
-            profile, replica, self._tools, spec.context_policy, limits.context_headroom_share
+            profile, replica, self._tools, self._relief, limits.context_headroom_share
         )
-        self._funds = Funds(journal, meter, limits.flush_s, _answer_tokens(profile))
+        self._funds = Funds(journal, meter, limits.flush_s, answer_tokens(profile))
         self._watch = RepetitionWatch(limits.stuck)
         self._ladder = Ladder(limits.ladder, bool(self._tools) and profile.constrained_calls != "never")
         self._progress = Progress()
-        self._number = 0
+        self._number = self._summaries = 0
         self._generations = 0
         self._empty = 0
         self._tool_calls = 0
@@ -132,7 +138,8 @@ class Trajectory:
         """
         self._forced_at_s, self._over_at_s = self._deadlines()
         try:
-            self._history = _opening(self._spec, self._profile)
+            self._history = opening(self._spec, self._profile)
+            self._relief.opening = len(self._history)
             decision: Decision = None
             while decision is None:
                 decision = self._exhausted() or await self._advance()
@@ -152,7 +159,7 @@ class Trajectory:
 
     def _exhausted(self) -> Force | None:
         """What rules out another step with tools before it begins."""
-        if self._number >= self._spec.steps_max:
+        if self._number - self._summaries >= self._spec.steps_max:
             return Force(STEPS_MAX, f"All {self._spec.steps_max} steps are used.")
         if self._calls_left() == 0 and self._tool_calls:
             return Force(TOOL_CALLS_MAX, f"All {self._tool_calls} tool calls are used.")
@@ -178,6 +185,7 @@ class Trajectory:
 
     async def _after_tools(self, result: StepResult) -> Decision:
         self._tool_calls += result.calls_made
+        self._failures.observe(result.message.tool_calls, result.results)
         if result.tools_refused:
             return Force(TOOL_CALLS_MAX, "The cap on tool calls is reached.")
         verdict = self._watch.observe(result.message.tool_calls, result.results)
@@ -265,16 +273,20 @@ class Trajectory:
 
     async def _step(self, *, forced: bool) -> StepResult:
         """Fit, pay, generate and act; engine failures get a bounded number of fresh attempts."""
-        number, self._number, self._progress = self._number, self._number + 1, Progress()
+        self._progress = Progress()
+        fit = await self._fit(forced=forced, summarise=not forced)
+        number = self._next_number()
         for attempt in range(self._limits.engine_attempts_max):
             last = attempt + 1 == self._limits.engine_attempts_max
-            fit = await self._fit(number, forced=forced)
             try:
-                return await self._attempt(fit, number, attempt, forced=forced)
+                result = await self._attempt(fit, number, attempt, self._tool_choice(forced), last=forced)
+                self._learn(len(fit.messages), result)
+                return result
             except ContextOverflow:
                 self._window.refuse()
                 if last:
                     raise
+                fit = await self._fit(forced=forced, summarise=False)
             except EngineError as error:
                 if not last and isinstance(error, EngineRefused) and self._ladder.constrains:
                     self._ladder.refused()
@@ -286,22 +298,51 @@ class Trajectory:
                 await asyncio.sleep(self._back_off_s(attempt))
         raise AssertionError("engine_attempts_max is at least 1")
 
-    async def _fit(self, number: int, *, forced: bool) -> Fit:
+    async def _fit(self, *, forced: bool, summarise: bool) -> Fit:
         """The conversation as it fits, and room for a completion beside a later forced answer."""
-        kept = 0 if forced else _answer_tokens(self._profile)
+        kept = 0 if forced else answer_tokens(self._profile)
         wish = self._completion_tokens_max()
         fit = await self._window.fit(
-            tuple(self._history), room_tokens=self._completion_tokens_min() + kept, wish_tokens=wish + kept
+            tuple(self._history),
+            room_tokens=self._completion_tokens_min() + kept,
+            wish_tokens=wish + kept,
+            summarise=self._summarise if summarise else None,
         )
-        if fit.hidden:
+        if fit.relieved:
             self._history = list(fit.messages)
-            await self._note(
-                f"context hidden: {fit.hidden} tool outputs; the prompt has {fit.prompt_tokens} tokens",
-                number,
-            )
+            self._watch.excuse()
+            await self._note(f"context: {fit}")
         return replace(fit, room_tokens=min(fit.room_tokens - kept, wish))
 
-    async def _attempt(self, fit: Fit, number: int, attempt: int, *, forced: bool) -> StepResult:
+    async def _summarise(self, fit: Fit) -> str:
+        """What the model writes down of what it has so far, a step of its own; empty where that fails.
+
+        The request itself fits: outputs are hidden from it until it does.
+        """
+        prompt, least = render(self._profile, "summarise"), self._completion_tokens_min()
+        if not prompt or self._summaries >= self._limits.summaries_max:
+            return ""
+        for messages in self._relief.ever_shorter(fit.messages):
+            asked = await self._window.measure_apart((*messages, Message(Role.USER, prompt)))
+            if asked.room_tokens >= least:
+                break
+        else:
+            await self._note("no summary: the request for one does not fit")
+            return ""
+        self._summaries += 1
+        asked = replace(asked, room_tokens=min(asked.room_tokens, self._summary_tokens_max(least)))
+        try:
+            result = await self._attempt(asked, self._next_number(), 0, "none", last=False)
+            return clip(result.message.content.strip(), CHARS_PER_TOKEN * self._summary_tokens_max(least))
+        except (BudgetExhausted, ContextOverflow, EngineError) as error:
+            await self._note(f"no summary: {error.code}: {error}")
+            return ""
+        finally:
+            self._progress = Progress()  # what was said here is no answer, also when it was cut
+
+    async def _attempt(
+        self, fit: Fit, number: int, attempt: int, tool_choice: str, *, last: bool
+    ) -> StepResult:
         """One paid attempt. Whatever becomes of it, what it cost is booked."""
         spec, name = self._spec, request_id(self._spec.run, self._spec.trajectory, number, attempt)
         tokens_max = await self._funds.reserve(
@@ -309,19 +350,18 @@ class Trajectory:
             fit.prompt_tokens,
             fit.room_tokens,
             least_tokens=self._completion_tokens_min(),
-            last=forced,
+            last=last,
         )
-        choice = self._tool_choice(forced)
         request = GenerationRequest(
             request_id=name,
             profile=self._profile.name,
             messages=fit.messages,
             tools=self._tools,
-            sampling=_seeded(spec, number, attempt),
+            sampling=seeded(spec, number, attempt),
             tokens_max=tokens_max,
             deadline_ms=spec.deadline_ms,
-            tool_choice=choice,
-            strict_calls=choice == "required" or self._profile.constrained_calls == "always",
+            tool_choice=tool_choice,
+            strict_calls=tool_choice == "required" or self._profile.constrained_calls == "always",
             prefer_replica=self._warm_replica,
             traceparent=spec.traceparent,
         )
@@ -336,7 +376,6 @@ class Trajectory:
             raise
         await self._book(name, progress)
         self._warm_replica = result.replica
-        self._learn(len(fit.messages), result)
         return result
 
     async def _book(self, name: str, progress: Progress) -> None:
@@ -347,7 +386,7 @@ class Trajectory:
 
     def _extend(self, message: Message, results: tuple[ToolResultRecord, ...]) -> None:
         """The conversation goes on with a turn and its results; calls without one get one that says so."""
-        if not _says_something(message):
+        if not says_something(message):
             return
         if not message.tool_calls:
             self._answer_so_far = message.content
@@ -361,7 +400,7 @@ class Trajectory:
         """What the engine counted needs no bound any more: the prompt, and the turn it generated."""
         usage, turn = result.usage, result.message
         self._window.learn(messages, usage.prompt)
-        if usage.prompt and usage.output and _says_something(turn):
+        if usage.prompt and usage.output and says_something(turn):
             overhead = _TURN_OVERHEAD_TOKENS * (1 + len(turn.tool_calls))
             self._window.learn(messages + 1, usage.prompt + usage.output + overhead)
 
@@ -383,6 +422,10 @@ class Trajectory:
         over_at_s = asyncio.get_running_loop().time() + left_s - min(limits.deadline_margin_s, share_s / 4)
         return over_at_s - min(limits.answer_reserve_s, share_s), over_at_s
 
+    def _next_number(self) -> int:
+        number, self._number = self._number, self._number + 1
+        return number
+
     def _tool_choice(self, forced: bool) -> str:
         if forced or self._calls_left() == 0:
             return "none"
@@ -402,36 +445,11 @@ class Trajectory:
             self._profile.context_tokens // 8,
         )
 
+    def _summary_tokens_max(self, least: int) -> int:
+        """Small contexts scale a summary down: it must be much less than what it stands for."""
+        return max(least, min(self._limits.summary_tokens_max, self._profile.context_tokens // 8))
+
     def _back_off_s(self, attempt: int) -> float:
         """Doubles with each attempt, with jitter: arms that failed together shall not return together."""
         longest_s: float = min(self._limits.backoff_s * 2**attempt, self._limits.backoff_max_s)
         return longest_s * random.uniform(0.5, 1.0)
-
-
-def _opening(spec: TrajectorySpec, profile: Profile) -> list[Message]:
-    """The conversation as it begins: the caller's, made valid, under the profile's system prompt."""
-    messages = [outgoing(m, profile) for m in normalise(spec.messages, profile.tool_call_dialect)]
-    if not profile.prompts.system:
-        return messages
-    prompt = render(profile, "system")
-    if messages and messages[0].role is Role.SYSTEM:
-        # One system message: many templates refuse a second one.
-        prompt = f"{prompt}\n\n{messages.pop(0).content}"
-    return [Message(Role.SYSTEM, prompt), *messages]
-
-
-def _says_something(message: Message) -> bool:
-    """Whether a turn belongs into the conversation: servers refuse empty ones."""
-    return bool(message.content.strip() or message.tool_calls)
-
-
-def _answer_tokens(profile: Profile) -> int:
-    """What is kept free for a forced answer; small contexts scale it down."""
-    return min(profile.limits.answer_tokens_reserved, profile.context_tokens // 4)
-
-
-def _seeded(spec: TrajectorySpec, number: int, attempt: int) -> Sampling:
-    """A seed of its own for each attempt, so that a retry is a new sample; None stays the engine's choice."""
-    if spec.sampling.seed is None:
-        return spec.sampling
-    return replace(spec.sampling, seed=derive_seed(spec.sampling.seed, spec.trajectory, number, attempt))

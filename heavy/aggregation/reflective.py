@@ -125,6 +125,7 @@ def aggregator_spec(
         tools=TRACE_TOOLS if profile.aggregation.trace_tools else (),
         sampling=Sampling(preset.temperature, preset.top_p, run.policy.seed),
         context_policy=profile.context_policy,
+        context_keep_last=profile.context_keep_last,
         steps_max=min(budget.steps_per_trajectory_max, profile.limits.steps_max),
         tool_calls_max=None,
         reasoning_tokens_per_step_max=budget.reasoning_tokens_per_step_max,

@@ -15,7 +15,7 @@ from heavy.core.draft import PolicyDraft
 from heavy.core.errors import ConfigError, FieldViolation, InvalidRequest
 from heavy.core.ids import ARMS_MAX
 from heavy.core.messages import Message
-from heavy.core.policy import AggregationMode, Budget, Members, Policy, Sampling
+from heavy.core.policy import KEEP_LAST_MAX, AggregationMode, Budget, Members, Policy, Sampling
 from heavy.profiles.schema import Profile
 
 WIDTH: Final = 8
@@ -98,6 +98,13 @@ def resolve(
         early_stop=True if draft.early_stop is None else draft.early_stop,
         tools=_tools(draft, members, profiles, tool_names, check),
         context_policy=draft.context_policy or (leading or _ANY_PROFILE).context_policy,
+        context_keep_last=check.number(
+            "policy.context_keep_last",
+            draft.context_keep_last,
+            (leading or _ANY_PROFILE).context_keep_last,
+            1,
+            KEEP_LAST_MAX,
+        ),
         sampling=_sampling(draft, leading or _ANY_PROFILE, check),
         seed=check.number("policy.sampling.seed", draft.seed, secrets.randbits(31), 0, SEED_MAX),
     )

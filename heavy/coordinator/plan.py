@@ -42,6 +42,7 @@ def arm_spec(run: RunSpec, index: int, profile: Profile, epoch: int) -> Trajecto
         tools=policy.tools,
         sampling=replace(chosen, seed=policy.seed),
         context_policy=policy.context_policy,
+        context_keep_last=policy.context_keep_last,
         steps_max=min(policy.budget.steps_per_trajectory_max, profile.limits.steps_max),
         tool_calls_max=policy.budget.tool_calls_max,
         reasoning_tokens_per_step_max=step_tokens_max(policy),

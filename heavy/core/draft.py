@@ -33,6 +33,7 @@ class PolicyDraft:
     early_stop: bool | None = None
     tools: tuple[str, ...] | None = None
     context_policy: ContextPolicy | None = None
+    context_keep_last: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None

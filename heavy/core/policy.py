@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from heavy.core.ids import TrajectoryId, arm_index
+
+KEEP_LAST_MAX: Final = 1_000
+KEEP_LAST: Final = 8
+"""Tool outputs that the policy of that name keeps where nobody says how many."""
 
 
 class AggregationMode(StrEnum):
@@ -20,7 +25,15 @@ class ContextPolicy(StrEnum):
     """What gives way when a request would pass the context length."""
 
     HIDE_TOOL_OUTPUTS = "hide_tool_outputs"
+    """Earlier tool outputs are hidden from the model."""
+    KEEP_LAST = "keep_last"
+    """All tool outputs but the last few are hidden."""
+    DISCARD_ALL = "discard_all"
+    """Every turn but the last is dropped; what failed stays known."""
+    SUMMARISE = "summarise"
+    """The model writes down what it has; then every turn but the last is dropped."""
     FAIL = "fail"
+    """Nothing: the trajectory fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +95,5 @@ class Policy:
     """Overrides the profiles' presets for arms where given."""
     seed: int
     """From which the seed of every generation is derived."""
+    context_keep_last: int = KEEP_LAST
+    """How many tool outputs `KEEP_LAST` keeps."""

@@ -9,7 +9,7 @@ from typing import Final
 from heavy.core.ids import RunId, TrajectoryId
 from heavy.core.ledger import NOTHING_SPENT, Ledger, Spend
 from heavy.core.messages import Message
-from heavy.core.policy import ContextPolicy, Policy, Sampling
+from heavy.core.policy import KEEP_LAST, ContextPolicy, Policy, Sampling
 
 
 class RunState(StrEnum):
@@ -100,6 +100,7 @@ class TrajectorySpec:
     traceparent: str = ""
     candidates: tuple[TraceCandidate, ...] = ()
     """For the aggregator: the transcripts its trace tools may open."""
+    context_keep_last: int = KEEP_LAST
 
 
 class OutcomeKind(StrEnum):

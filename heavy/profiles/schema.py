@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from heavy.core.policy import ContextPolicy
+from heavy.core.policy import KEEP_LAST, KEEP_LAST_MAX, ContextPolicy
 
 Engine = Literal["sglang", "openvino", "remote", "simulated"]
 Positive = Annotated[int, Field(gt=0)]
@@ -77,6 +77,8 @@ class PromptsSection(_Part):
     force_answer: str = "force_answer.jinja"
     repeat_reminder: str = "repeat_reminder.jinja"
     broken_call: str = "broken_call.jinja"
+    context_dropped: str = "context_dropped.jinja"
+    summarise: str = "summarise.jinja"
 
 
 class AggregationSection(_Part):
@@ -115,6 +117,8 @@ class Profile(_Part):
     always. A server that refuses it is not asked again in that trajectory."""
     send_reasoning_back: bool = True
     context_policy: ContextPolicy = ContextPolicy.HIDE_TOOL_OUTPUTS
+    context_keep_last: Annotated[int, Field(ge=1, le=KEEP_LAST_MAX)] = KEEP_LAST
+    """How many tool outputs the policy `keep_last` keeps."""
     default_tools: tuple[str, ...] = ()
     serve: ServeSection = ServeSection()
     remote: RemoteSection | None = None

@@ -21,7 +21,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from heavy.core.errors import ConfigError
 from heavy.profiles.schema import Profile
 
-Which = Literal["system", "aggregate", "force_answer", "repeat_reminder", "broken_call"]
+Which = Literal[
+    "system", "aggregate", "force_answer", "repeat_reminder", "broken_call", "context_dropped", "summarise"
+]
 
 TEMPLATE_BYTES_MAX: Final = 1 << 20
 _BUILT_IN: Final = re.compile(r"^[a-z0-9_]+\.jinja$")

@@ -30,6 +30,9 @@ class ContextPolicy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CONTEXT_POLICY_UNSPECIFIED: _ClassVar[ContextPolicy]
     CONTEXT_POLICY_HIDE_TOOL_OUTPUTS: _ClassVar[ContextPolicy]
     CONTEXT_POLICY_FAIL: _ClassVar[ContextPolicy]
+    CONTEXT_POLICY_KEEP_LAST: _ClassVar[ContextPolicy]
+    CONTEXT_POLICY_DISCARD_ALL: _ClassVar[ContextPolicy]
+    CONTEXT_POLICY_SUMMARISE: _ClassVar[ContextPolicy]
 ROLE_UNSPECIFIED: Role
 ROLE_SYSTEM: Role
 ROLE_USER: Role
@@ -42,6 +45,9 @@ AGGREGATION_MODE_REFLECTIVE: AggregationMode
 CONTEXT_POLICY_UNSPECIFIED: ContextPolicy
 CONTEXT_POLICY_HIDE_TOOL_OUTPUTS: ContextPolicy
 CONTEXT_POLICY_FAIL: ContextPolicy
+CONTEXT_POLICY_KEEP_LAST: ContextPolicy
+CONTEXT_POLICY_DISCARD_ALL: ContextPolicy
+CONTEXT_POLICY_SUMMARISE: ContextPolicy
 
 class ToolCall(_message.Message):
     __slots__ = ("id", "name", "arguments")
@@ -104,7 +110,7 @@ class Members(_message.Message):
     def __init__(self, arms: _Optional[_Iterable[str]] = ..., aggregator: _Optional[str] = ...) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("width", "members", "quorum", "straggler_grace", "deadline", "budget", "aggregation", "vote_threshold", "early_stop", "tools", "no_tools", "context_policy", "sampling")
+    __slots__ = ("width", "members", "quorum", "straggler_grace", "deadline", "budget", "aggregation", "vote_threshold", "early_stop", "tools", "no_tools", "context_policy", "sampling", "context_keep_last")
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     QUORUM_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +124,7 @@ class Policy(_message.Message):
     NO_TOOLS_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_POLICY_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_KEEP_LAST_FIELD_NUMBER: _ClassVar[int]
     width: int
     members: Members
     quorum: int
@@ -131,4 +138,5 @@ class Policy(_message.Message):
     no_tools: bool
     context_policy: ContextPolicy
     sampling: Sampling
-    def __init__(self, width: _Optional[int] = ..., members: _Optional[_Union[Members, _Mapping]] = ..., quorum: _Optional[int] = ..., straggler_grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., aggregation: _Optional[_Union[AggregationMode, str]] = ..., vote_threshold: _Optional[float] = ..., early_stop: _Optional[bool] = ..., tools: _Optional[_Iterable[str]] = ..., no_tools: _Optional[bool] = ..., context_policy: _Optional[_Union[ContextPolicy, str]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ...) -> None: ...
+    context_keep_last: int
+    def __init__(self, width: _Optional[int] = ..., members: _Optional[_Union[Members, _Mapping]] = ..., quorum: _Optional[int] = ..., straggler_grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., aggregation: _Optional[_Union[AggregationMode, str]] = ..., vote_threshold: _Optional[float] = ..., early_stop: _Optional[bool] = ..., tools: _Optional[_Iterable[str]] = ..., no_tools: _Optional[bool] = ..., context_policy: _Optional[_Union[ContextPolicy, str]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., context_keep_last: _Optional[int] = ...) -> None: ...

@@ -12,7 +12,7 @@ from typing import Any
 from heavy.core.draft import PolicyDraft
 from heavy.core.errors import FieldViolation, InvalidRequest
 from heavy.core.messages import Message, Role, ToolCall
-from heavy.core.policy import Budget, Members, Policy, Sampling
+from heavy.core.policy import KEEP_LAST, Budget, Members, Policy, Sampling
 from heavy.v1 import policy_pb2 as pb
 from heavy.wire import enums
 from heavy.wire.times import duration_from_proto, duration_to_proto
@@ -99,6 +99,7 @@ def policy_to_proto(policy: Policy) -> pb.Policy:
         tools=policy.tools,
         no_tools=not policy.tools,
         context_policy=enums.CONTEXT_POLICY.to_proto(policy.context_policy),
+        context_keep_last=policy.context_keep_last,
         sampling=pb.Sampling(seed=policy.seed),
     )
     if policy.sampling is not None:
@@ -123,6 +124,7 @@ def policy_from_proto(message: pb.Policy) -> Policy:
         early_stop=message.early_stop,
         tools=tuple(message.tools),
         context_policy=enums.CONTEXT_POLICY.from_proto(message.context_policy),
+        context_keep_last=(message.context_keep_last if message.HasField("context_keep_last") else KEEP_LAST),
         sampling=Sampling(temperature=sampling.temperature, top_p=sampling.top_p) if overridden else None,
         seed=sampling.seed,
     )
@@ -212,6 +214,7 @@ def _assignments(draft: PolicyDraft, message: pb.Policy) -> list[tuple[str, Any,
             draft.context_policy,
             lambda policy: setattr(message, "context_policy", enums.CONTEXT_POLICY.to_proto(policy)),
         ),
+        ("context_keep_last", draft.context_keep_last, scalar(message, "context_keep_last")),
         ("sampling.temperature", draft.temperature, scalar(sampling, "temperature")),
         ("sampling.top_p", draft.top_p, scalar(sampling, "top_p")),
         ("sampling.seed", draft.seed, scalar(sampling, "seed")),
@@ -249,6 +252,7 @@ def draft_from_proto(message: pb.Policy, violations: Violations) -> PolicyDraft:
         early_stop=_given(message, "early_stop"),
         tools=tuple(message.tools) if message.tools or message.no_tools else None,
         context_policy=enums.CONTEXT_POLICY.find(message.context_policy),
+        context_keep_last=_given(message, "context_keep_last"),
         temperature=_given(sampling, "temperature"),
         top_p=_given(sampling, "top_p"),
         seed=_given(sampling, "seed"),

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from heavy.agent.context import HIDDEN, ContextWindow, hide_tool_outputs
+from heavy.agent.context import ContextWindow
+from heavy.agent.failures import FailureLedger
+from heavy.agent.relief import HIDDEN, Relief
 from heavy.core.errors import ContextOverflow, EngineUnavailable
 from heavy.core.messages import Message, Role, ToolCall
 from heavy.core.policy import ContextPolicy
@@ -21,19 +21,22 @@ class Tokenizer:
     """A server that counts a token for every four characters of content."""
 
     counted: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
     down: bool = False
 
     async def count_tokens(self, profile: str, messages: tuple[Message, ...], tools: object) -> int:
         if self.down:
             raise EngineUnavailable("down", "r")
         self.counted.append(len(messages))
-        return sum(len(message.content) for message in messages) // 4
+        self.tokens.append(sum(len(message.content) for message in messages) // 4)
+        return self.tokens[-1]
 
 
 def window(context_tokens: int, tokenizer: Tokenizer, policy: ContextPolicy | None = None) -> ContextWindow:
     profile = Profile(name="p", title="P", engine="simulated", model="m", context_tokens=context_tokens)
     replica: Any = tokenizer
-    return ContextWindow(profile, replica, (), policy or ContextPolicy.HIDE_TOOL_OUTPUTS, 0.15)
+    relief = Relief(policy or ContextPolicy.HIDE_TOOL_OUTPUTS, 8, profile, FailureLedger(8))
+    return ContextWindow(profile, replica, (), relief, 0.15)
 
 
 def turn(index: int, output: str) -> tuple[Message, Message]:
@@ -144,22 +147,20 @@ async def test_without_a_tokenizer_the_bound_decides() -> None:
     assert len("question") <= fit.prompt_tokens < 200
 
 
-messages = st.one_of(
-    st.builds(Message, st.just(Role.USER), st.text(max_size=200)),
-    st.builds(Message, st.just(Role.TOOL), st.text(max_size=200), tool_call_id=st.just("a")),
-    st.builds(Message, st.just(Role.ASSISTANT), st.text(max_size=20)),
-)
+async def test_near_the_limit_only_what_is_new_is_counted_again() -> None:
+    """Steps near the limit cost the tokenizer their own text, not the whole conversation."""
+    tokenizer = Tokenizer()
+    context = window(40_000, tokenizer)
+    messages = (QUESTION, *turn(0, "x" * 60_000))
+    context.learn(len(messages), 15_000)
+    for index in range(1, 6):
+        messages = (*messages, *turn(index, "y" * 4_000))
+        fit = await context.fit(messages, room_tokens=500, wish_tokens=22_000)
+        assert fit.hidden == 0
+        assert 15_000 + 1_000 * index <= fit.prompt_tokens <= 15_000 + 1_200 * index
 
-
-@given(st.lists(messages, max_size=8).map(tuple), st.booleans())
-def test_hiding_only_ever_shortens_tool_outputs_and_twice_is_once(
-    before: tuple[Message, ...], keep_last: bool
-) -> None:
-    after = hide_tool_outputs(before, keep_last=keep_last)
-
-    assert hide_tool_outputs(after, keep_last=keep_last) == after
-    for old, new in zip(before, after, strict=True):
-        assert new is old or (old.role is Role.TOOL and len(new.content) < len(old.content))
+    assert tokenizer.counted == [1] * len(tokenizer.counted)
+    assert sum(tokenizer.tokens) < 5 * 1_200
 
 
 async def test_what_was_counted_before_hiding_does_not_count_after_it() -> None:

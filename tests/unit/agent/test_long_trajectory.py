@@ -7,7 +7,7 @@ import tracemalloc
 from collections.abc import Mapping
 from typing import Any
 
-from heavy.agent.context import HIDDEN
+from heavy.agent.relief import HIDDEN
 from heavy.core.messages import Role, ToolCall
 from heavy.core.runs import OutcomeKind
 from heavy.core.tools import ToolOutput

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from heavy.agent.context import HIDDEN
 from heavy.agent.limits import StuckLimits
+from heavy.agent.relief import HIDDEN
 from heavy.core import clock
 from heavy.core.errors import (
     ContextOverflow,
@@ -247,7 +247,7 @@ async def test_a_full_context_hides_earlier_outputs_and_the_trajectory_goes_on(
     outputs = [m.content for m in replica.requests[-1].messages if m.role is Role.TOOL]
     assert HIDDEN in outputs
     assert outputs[-1].startswith("9: ")
-    assert any("context hidden" in note for note in bench.journal.notes)
+    assert any("tool outputs hidden" in note for note in bench.journal.notes)
 
 
 async def test_the_completion_never_asks_for_more_than_the_context_has_left(bench: Any, asks: Asks) -> None:
