@@ -6,12 +6,17 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from heavy.config import Settings
 from heavy.store.redis import RedisStore, connect
 
 from tests_support.servers import StoreServer
+
+# A machine may be slow and busy: no example is a failure for the time it takes.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
