@@ -25,7 +25,7 @@ from heavy.core.messages import FinishReason, Message, ToolCall
 from heavy.core.records import CHECKPOINT, GenerationRecord, RecordBody, ToolIntentRecord, ToolResultRecord
 from heavy.core.repairs import LOST_CALLS, Repair
 from heavy.core.runs import TrajectorySpec
-from heavy.core.tools import CacheState, Effects, ToolContext, ToolOutput
+from heavy.core.tools import CacheState, Effects, ToolContext, ToolOutput, fate_unknown
 from heavy.profiles.schema import Profile
 from heavy.replicas.api import Finished, GenerationEvent, GenerationRequest, Replica, TokenUsage
 from heavy.tools.toolset import Reading, Toolset
@@ -248,10 +248,22 @@ class _Acting:
             effects = spec.effects if spec else Effects.PURE
             await _record(self._journal, self._scope, ToolIntentRecord(call, effects))
             context = self._context(call, spec.timeout_s if spec else None)
-            output = await self._toolset.call(call, context, self._readings[call_key(call)])
+            try:
+                output = await self._toolset.call(call, context, self._readings[call_key(call)])
+            except asyncio.CancelledError:
+                if effects is Effects.WRITE:
+                    await self._leave_open(call)
+                raise
         await self._keep(_result(call, output))
         for copy in same[1:]:
             await self._keep(_result(copy, replace(output, cache=CacheState.COALESCED, duration_s=0.0)))
+
+    async def _leave_open(self, call: ToolCall) -> None:
+        """Say of a write that was stopped in the middle that nobody knows whether it took effect."""
+        output = fate_unknown(call.name, "it was stopped while under way")
+        with contextlib.suppress(HeavyError, TimeoutError):  # the cancellation under way is what counts
+            async with asyncio.timeout(self._scope.limits.flush_s):
+                await self._keep(_result(call, output))
 
     def _context(self, call: ToolCall, timeout_s: float | None) -> ToolContext:
         left_s, spec = clock.remaining_s(self._deadline_ms), self._scope.spec
@@ -282,4 +294,5 @@ def _result(call: ToolCall, output: ToolOutput) -> ToolResultRecord:
         is_error=output.is_error,
         cache=output.cache,
         duration_s=output.duration_s,
+        unknown=output.unknown,
     )

@@ -79,9 +79,9 @@ class RunView:
                 lane.saying = message.content or message.reasoning
             case ToolIntentRecord(call=call):
                 lane.tool = f"{call.name} …"
-            case ToolResultRecord(name=name, cache=cache, is_error=is_error):
+            case ToolResultRecord(name=name) as result:
                 lane.tool_calls += 1
-                lane.tool = f"{name} {'error' if is_error else cache.value}"
+                lane.tool = f"{name} {ending_of(result)}"
                 lane.saying = ""
 
     def _lifecycle(self, record: Record, body: LifecycleRecord) -> None:
@@ -102,3 +102,10 @@ class RunView:
 
     def _lane(self, trajectory: TrajectoryId) -> Lane:
         return self.lanes.setdefault(trajectory, Lane(trajectory))
+
+
+def ending_of(result: ToolResultRecord) -> str:
+    """How a tool call ended, in one word: how its result was come by, `error`, or `unknown`."""
+    if result.unknown:
+        return "unknown"
+    return "error" if result.is_error else result.cache.value

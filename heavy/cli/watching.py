@@ -10,7 +10,7 @@ from rich.live import Live
 
 from heavy.cli import draw
 from heavy.cli.interrupts import on_interrupt
-from heavy.cli.view import RunView
+from heavy.cli.view import RunView, ending_of
 from heavy.client import HeavyClient, RunStream
 from heavy.core.errors import HeavyError, ServerUnavailable
 from heavy.core.ids import RunId
@@ -66,9 +66,9 @@ class Watch:
                 return [draw.lane_line(self.view.lanes[event.trajectory])]
             case LifecycleRecord(event=Event.RUN_STATE, state=state) if state is not None:
                 return [f"run        {self._stream.run} {state.value}"]
-            case ToolResultRecord(name=name, cache=cache, is_error=is_error, content=content):
+            case ToolResultRecord(name=name, content=content) as result:
                 said = " ".join(content.split())[:60]
-                return [f"{event.trajectory:<11}{name} ({'error' if is_error else cache.value}): {said}"]
+                return [f"{event.trajectory:<11}{name} ({ending_of(result)}): {said}"]
             case _:
                 return []
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from heavy.aggregation.aggregate import Aggregated, aggregate, concluded
 from heavy.aggregation.equivalence import Equivalence
 from heavy.aggregation.reflective import Candidate, aggregator_spec, candidates_of
 from heavy.coordinator.fanout import FanOut, Gathered
 from heavy.coordinator.lease import kept
+from heavy.coordinator.left_open import left_open, told
 from heavy.coordinator.plan import alone, arm_spec, arms_deadline_ms, nothing_usable
 from heavy.coordinator.tally import ledger_of, outcomes_of
 from heavy.core import clock
@@ -141,9 +142,18 @@ class RunExecution:
         fan_out = FanOut(policy, specs, self._parts.runner, self._parts.equivalence, self._cut)
         until_s = clock.monotonic_s() + clock.remaining_s(deadline_ms)
         gathered = await fan_out.gather(until_s, self._cancelled)
-        for outcome in gathered.lost:
-            await self._record_ended(outcome)
-        return gathered
+        lost = {outcome.trajectory: await self._lost(outcome) for outcome in gathered.lost}
+        outcomes = tuple(lost.get(outcome.trajectory, outcome) for outcome in gathered.outcomes)
+        return replace(gathered, outcomes=outcomes)
+
+    async def _lost(self, outcome: Outcome) -> Outcome:
+        """Record how a trajectory ended that no runner has recorded, and which of its writes it left open."""
+        left = await left_open(self._log, self._spec.run, outcome.trajectory)
+        if left:
+            await self._log.append(self._spec.run, epoch=self._epoch, entries=[call.entry() for call in left])
+            outcome = replace(outcome, detail=f"{outcome.detail} {told(left)}")
+        await self._record_ended(outcome)
+        return outcome
 
     async def _finish(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from heavy.coordinator.left_open import left_open, told
 from heavy.coordinator.tally import ledger_of, outcomes_of
 from heavy.core import clock
 from heavy.core.errors import LeaseLost
@@ -28,9 +29,12 @@ async def end_orphans(store: Store, owner: str, lease_s: float) -> int:
 
 
 async def _end(store: Store, run: Run, epoch: int) -> None:
+    left = await left_open(store.log, run.spec.run)
+    if left:
+        await store.log.append(run.spec.run, epoch=epoch, entries=[call.entry() for call in left])
     outcomes = await outcomes_of(store.log, run.spec.run)
     ledger = await ledger_of(store.log, run.spec.run, ())
-    failure = RunFailure("coordinator_lost", MESSAGE, outcomes)
+    failure = RunFailure("coordinator_lost", f"{MESSAGE} {told(left)}".strip(), outcomes)
     body = LifecycleRecord(Event.RUN_STATE, state=RunState.FAILED, failure=failure, ledger=ledger)
     entry = Entry(trajectory=RUN_LEVEL, step=-1, body=body, at_ms=clock.now_ms())
     ending = Ending(RunState.FAILED, None, failure, ledger, clock.now_ms())

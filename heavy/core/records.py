@@ -78,6 +78,8 @@ class ToolResultRecord:
     is_error: bool
     cache: CacheState
     duration_s: float
+    unknown: bool = False
+    """Whether it is open if the call took effect: a write whose end was not seen. It is not repeated."""
     kind: Literal["tool_result"] = "tool_result"
 
 

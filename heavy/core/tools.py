@@ -88,7 +88,18 @@ class ToolOutput:
     duration_s: float = 0.0
     deterministic: bool = True
     """Whether an error would come again (bad arguments) or might pass (time-out)."""
+    unknown: bool = False
+    """Whether it is open if the call took effect: a write was begun and its end was not seen."""
     storable: bool = True
     """Whether this one result may be cached, where the tool's results may be at all."""
     meta: Mapping[str, str] = field(default_factory=dict)
     """`source`: where untrusted text comes from; `repair`: what was mended in the arguments."""
+
+
+def fate_unknown(tool: str, why: str) -> ToolOutput:
+    """The value of a write whose end was not seen: what the model and the caller must know of it."""
+    text = (
+        f"{tool}: it is UNKNOWN whether this call took effect: {why}. It is not repeated. "
+        "Find out whether it did before you call it again."
+    )
+    return ToolOutput(text, is_error=True, deterministic=False, unknown=True, storable=False)

@@ -11,7 +11,7 @@ from heavy.core.clock import monotonic_s
 from heavy.core.errors import ConfigError
 from heavy.core.messages import ToolCall
 from heavy.core.repairs import Repair
-from heavy.core.tools import ToolContext, ToolOutput, ToolSpec
+from heavy.core.tools import Effects, ToolContext, ToolOutput, ToolSpec, fate_unknown
 from heavy.tools import arguments
 from heavy.tools.api import Tool
 from heavy.tools.text import clip, encodable
@@ -102,7 +102,7 @@ async def _run(tool: Tool, given: arguments.Arguments, context: ToolContext) -> 
     except TimeoutError as error:
         if watch.expired():
             text = f"{tool.spec.name} did not finish within {limit_s:g} s and was stopped."
-            return _failure(text, deterministic=False)
+            return _stopped(tool, text)
         return _raised(tool, error)
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
@@ -114,7 +114,13 @@ async def _run(tool: Tool, given: arguments.Arguments, context: ToolContext) -> 
 
 
 def _raised(tool: Tool, error: BaseException) -> ToolOutput:
-    text = clip(f"{tool.spec.name} failed: {type(error).__name__}: {error}", ERROR_CHARS_MAX)
+    return _stopped(tool, clip(f"{tool.spec.name} failed: {type(error).__name__}: {error}", ERROR_CHARS_MAX))
+
+
+def _stopped(tool: Tool, text: str) -> ToolOutput:
+    """The value of a call that did not come to its own end. A write may have done its work by then."""
+    if tool.spec.effects is Effects.WRITE:
+        return fate_unknown(tool.spec.name, text.rstrip("."))
     return _failure(text, deterministic=False)
 
 

@@ -200,6 +200,8 @@ def _rendered(record: Record) -> Iterator[str]:
                 yield f"[calls {call.name}]\n{call.arguments}"
             if isinstance(record.body, PartialGenerationRecord):
                 yield "[the generation was not finished]"
+        case ToolResultRecord(name=name, content=content, unknown=True):
+            yield f"[{name}: unknown whether it took effect]\n{content}"
         case ToolResultRecord(name=name, content=content, is_error=is_error):
             yield f"[{name} {'failed' if is_error else 'returned'}]\n{content}"
         case LifecycleRecord(event=Event.NOTE, detail=detail) if detail:

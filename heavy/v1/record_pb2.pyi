@@ -131,20 +131,22 @@ class ToolIntent(_message.Message):
     def __init__(self, call: _Optional[_Union[_policy_pb2.ToolCall, _Mapping]] = ..., effects: _Optional[_Union[Effects, str]] = ...) -> None: ...
 
 class ToolResult(_message.Message):
-    __slots__ = ("call_id", "name", "content", "is_error", "cache", "duration_s")
+    __slots__ = ("call_id", "name", "content", "is_error", "cache", "duration_s", "unknown")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     IS_ERROR_FIELD_NUMBER: _ClassVar[int]
     CACHE_FIELD_NUMBER: _ClassVar[int]
     DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     name: str
     content: str
     is_error: bool
     cache: CacheState
     duration_s: float
-    def __init__(self, call_id: _Optional[str] = ..., name: _Optional[str] = ..., content: _Optional[str] = ..., is_error: _Optional[bool] = ..., cache: _Optional[_Union[CacheState, str]] = ..., duration_s: _Optional[float] = ...) -> None: ...
+    unknown: bool
+    def __init__(self, call_id: _Optional[str] = ..., name: _Optional[str] = ..., content: _Optional[str] = ..., is_error: _Optional[bool] = ..., cache: _Optional[_Union[CacheState, str]] = ..., duration_s: _Optional[float] = ..., unknown: _Optional[bool] = ...) -> None: ...
 
 class Lifecycle(_message.Message):
     __slots__ = ("event", "detail", "state", "outcome", "result", "failure", "ledger", "profile")

@@ -153,6 +153,7 @@ def _tool_result_to_proto(body: ToolResultRecord) -> pb.ToolResult:
         is_error=body.is_error,
         cache=enums.CACHE_STATE.to_proto(body.cache),
         duration_s=body.duration_s,
+        unknown=body.unknown,
     )
 
 
@@ -164,6 +165,7 @@ def _tool_result_from_proto(body: pb.ToolResult) -> ToolResultRecord:
         is_error=body.is_error,
         cache=enums.CACHE_STATE.from_proto(body.cache),
         duration_s=body.duration_s,
+        unknown=body.unknown,
     )
 
 

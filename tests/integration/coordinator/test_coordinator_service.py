@@ -20,10 +20,18 @@ from heavy.coordinator.run import Parts
 from heavy.coordinator.service import CoordinatorService
 from heavy.core.errors import NotFound, Overloaded, RequestConflict, RunnerLost
 from heavy.core.ids import AGGREGATOR, RunId, TrajectoryId, arm
-from heavy.core.messages import Message, Role
+from heavy.core.messages import Message, Role, ToolCall
 from heavy.core.policy import AggregationMode
-from heavy.core.records import Event, LifecycleRecord, Record
+from heavy.core.records import (
+    Entry,
+    Event,
+    LifecycleRecord,
+    Record,
+    ToolIntentRecord,
+    ToolResultRecord,
+)
 from heavy.core.runs import AggregationMethod, OutcomeKind, Run, RunState
+from heavy.core.tools import Effects
 from heavy.profiles.loader import ProfileBook, load_profiles
 from heavy.profiles.schema import PromptsSection
 from heavy.store.redis import RedisStore
@@ -148,6 +156,22 @@ async def test_a_lost_runner_is_a_failed_outcome_and_the_rest_answer(make_desk: 
     page = await desk.service.trajectory(TENANT, run, arm(1), after=0, limit=10)
     assert page.outcome is not None
     assert (page.outcome.kind, page.outcome.reason) == (OutcomeKind.FAILED, "runner_lost")
+
+
+async def test_what_a_lost_runner_had_begun_to_write_is_unknown_and_said_to_be(make_desk: MakeDesk) -> None:
+    begun = asyncio.Event()
+    lost = Part(error=RunnerLost("The runner runner-0 died."), after=begun)
+    desk = await make_desk(says("42"), lost)
+    run = await desk.create(policy=policy(width=2, quorum=2, early_stop=False))
+    intent = ToolIntentRecord(ToolCall("functions.send:0", "send", "{}"), Effects.WRITE)
+    await desk.store.log.append(run.spec.run, epoch=run.epoch, entries=[Entry(arm(1), 0, intent, 0)])
+    begun.set()
+    await desk.ended(run.spec.run)
+    page = await desk.service.trajectory(TENANT, run.spec.run, arm(1), after=0, limit=10)
+    (result,) = [record.body for record in page.records if isinstance(record.body, ToolResultRecord)]
+    assert result.unknown
+    assert page.outcome is not None
+    assert "send (arm-1, functions.send:0)" in page.outcome.detail
 
 
 async def test_with_nothing_usable_the_run_fails_and_lists_each_reason(make_desk: MakeDesk) -> None:
