@@ -22,6 +22,7 @@ from heavy.aggregation.equivalence import Equivalence
 from heavy.aggregation.reflective import TRACE_TOOLS
 from heavy.config import Settings
 from heavy.coordinator.defaults import PolicyDefaults
+from heavy.coordinator.lookout import Lookout
 from heavy.coordinator.run import Parts
 from heavy.coordinator.service import CoordinatorService
 from heavy.core.errors import ConfigError, HeavyError
@@ -31,6 +32,7 @@ from heavy.rpc.server import RpcServer
 from heavy.runner import ray_adapter
 from heavy.runner.build import cache_secret_of, cache_url_of
 from heavy.store.redis import connect
+from heavy.telemetry.fleet import FleetMetrics
 from heavy.telemetry.metrics import RunMetrics
 from heavy.telemetry.tracing import Tracing
 from heavy.tools.cache_admin import CacheAdmin
@@ -59,12 +61,14 @@ async def serving(settings: Settings) -> AsyncIterator[RpcServer]:
             profiles.by_name, settings.served_names or tuple(profiles), settings, tool_names
         )
         owner = f"{socket.gethostname()}:{os.getpid()}"
-        service = CoordinatorService(
-            parts, policies, settings, RunMetrics(registry, (*tool_names, *TRACE_TOOLS)), tracing, owner
-        )
+        metrics = RunMetrics(registry, (*tool_names, *TRACE_TOOLS))
+        service = CoordinatorService(parts, policies, settings, metrics, tracing, owner)
+        fleet = FleetMetrics(registry, profiles.by_name, settings.served_names)
+        lookout = Lookout(store.directory, profiles, fleet, settings.metrics_interval_s)
         rpc = RpcServer(service, settings, tracing, cache)
         gateway = Gateway(settings, registry, ready=lambda: rpc.ready)
         try:
+            await lookout.start()
             await service.start()
             await rpc.start()
             await gateway.start()
@@ -73,6 +77,7 @@ async def serving(settings: Settings) -> AsyncIterator[RpcServer]:
             await service.stop()
             await rpc.stop()
             await gateway.stop()
+            await lookout.stop()
     finally:
         await equivalence.close()
         await cache.close()

@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     generation_silence_s: Seconds = 120.0
     """How long an engine may send nothing at all before the generation is given up."""
 
+    metrics_interval_s: Seconds = 2.0
+    """How often a coordinator looks at the directory for what its metrics say of replicas and the store."""
     otlp_endpoint: str = ""
     """Where traces go (OTLP over gRPC). Empty: tracing is off."""
     service_name: str = "heavy"

@@ -19,7 +19,7 @@ from heavy.core import clock
 from heavy.core.errors import ConfigError, HeavyError, LeaseLost, StoreUnavailable
 from heavy.core.ids import AGGREGATOR, RUN_LEVEL, TrajectoryId
 from heavy.core.policy import Policy
-from heavy.core.records import Entry, Event, LifecycleRecord
+from heavy.core.records import ARMS_ENDED, Entry, Event, LifecycleRecord
 from heavy.core.runs import (
     Outcome,
     OutcomeKind,
@@ -32,6 +32,7 @@ from heavy.core.runs import (
 from heavy.profiles.loader import ProfileBook
 from heavy.runner.api import Runner
 from heavy.store.api import Control, ControlKind, Ending, Store
+from heavy.telemetry.metrics import Standing
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +51,11 @@ class Parts:
 class RunExecution:
     """Executes one accepted run. `execute` always leaves the run ended, or its lease lost."""
 
-    def __init__(self, spec: RunSpec, epoch: int, parts: Parts) -> None:
+    def __init__(self, spec: RunSpec, epoch: int, parts: Parts, standing: Standing) -> None:
         self._spec = spec
         self._epoch = epoch
         self._parts = parts
+        self._standing = standing
         self._log = parts.store.log
         self._cancelled = asyncio.Event()
         self._cancel_reason = ""
@@ -87,7 +89,7 @@ class RunExecution:
     async def _run(self) -> None:
         await self._move(RunState.RUNNING)
         outcomes = await self._fan_out()
-        if self._cancelled.is_set():
+        if await self._is_cancelled(outcomes):
             await self._finish(RunState.CANCELLED, outcomes, failure=self._cancellation(outcomes))
         elif not any(outcome.usable for outcome in outcomes):
             await self._finish(RunState.FAILED, outcomes, failure=nothing_usable(outcomes))
@@ -99,7 +101,7 @@ class RunExecution:
         aggregated = await self._aggregate(outcomes)
         if aggregated.aggregator is not None:
             outcomes = (*outcomes, aggregated.aggregator)
-        if self._cancelled.is_set():
+        if await self._is_cancelled(outcomes):
             await self._finish(RunState.CANCELLED, outcomes, failure=self._cancellation(outcomes))
         else:
             await self._finish(RunState.COMPLETED, outcomes, result=aggregated.result)
@@ -111,7 +113,7 @@ class RunExecution:
             for index, name in enumerate(policy.members.arms)
         ]
         gathered = await self._gather(policy, specs, arms_deadline_ms(self._spec))
-        await self._note(f"arms_ended: {gathered.stopped}")
+        await self._note(f"{ARMS_ENDED}{gathered.stopped}")
         return gathered.outcomes
 
     async def _aggregate(self, outcomes: tuple[Outcome, ...]) -> Aggregated:
@@ -226,6 +228,12 @@ class RunExecution:
             logger.exception("the control channel of %s is lost", self._spec.run)
             self._cancel(f"The control channel of the run is lost: {error}")
 
+    async def _is_cancelled(self, outcomes: tuple[Outcome, ...]) -> bool:
+        """Whether the run was cancelled. Its runners may hear of it, and be done, before this process does."""
+        if not self._cancelled.is_set() and any(outcome.reason == "cancelled" for outcome in outcomes):
+            self._cancel((await self._log.get(self._spec.run)).cancel_reason)
+        return self._cancelled.is_set()
+
     def _cancel(self, reason: str) -> None:
         self._cancel_reason = reason
         self._cancelled.set()
@@ -238,6 +246,7 @@ class RunExecution:
         await self._log.transition(
             self._spec.run, epoch=self._epoch, state=state, entry=self._entry(RUN_LEVEL, body)
         )
+        self._standing(state)
 
     async def _note(self, text: str) -> None:
         entry = self._entry(RUN_LEVEL, LifecycleRecord(Event.NOTE, detail=text))

@@ -28,6 +28,7 @@ from heavy.store.api import Control, ControlKind, Created, RunPage
 from heavy.store.reading import records_of
 from heavy.telemetry import names
 from heavy.telemetry.metrics import RunMetrics
+from heavy.telemetry.timeline import Timeline
 from heavy.telemetry.tracing import Tracing, traceparent_of
 
 logger = logging.getLogger(__name__)
@@ -119,9 +120,9 @@ class CoordinatorService:
     async def _execute(self, run: Run, span: Span) -> None:
         """One run to its end, whatever happens; what is left when the store is gone is ended by a sweep."""
         spec = run.spec
-        self._metrics.run_started()
         try:
-            await RunExecution(spec, run.epoch, self._parts).execute(self._admission.turn)
+            with self._metrics.under_way() as standing:
+                await RunExecution(spec, run.epoch, self._parts, standing).execute(self._admission.turn)
             await self._account(spec, span)
         except LeaseLost as error:
             logger.warning("run %s is no longer ours: %s", spec.run, error)
@@ -131,7 +132,6 @@ class CoordinatorService:
             logger.exception("run %s failed inside the coordinator", spec.run)
         finally:
             span.end()
-            self._metrics.run_left()
             self._attachments.forget(spec.run)
             self._admission.give_back()
             del self._executions[spec.run]
@@ -144,9 +144,17 @@ class CoordinatorService:
             span.set_attribute(names.AGREEMENT_SHARE, run.result.agreement.share)
         if run.ledger is not None:
             span.set_attribute(names.COST_USD, run.ledger.total.cost_usd)
-        self._metrics.run_ended(run, ((run.ended_ms or clock.now_ms()) - spec.created_ms) / 1000)
-        async for record in records_of(self._store.log, spec.run):
-            self._metrics.record(record, spec)
+        await self._count(run)
+
+    async def _count(self, run: Run) -> None:
+        """Count a run that has ended: its ledger at once, then what its log says of how it went."""
+        self._metrics.run_ended(run)
+        timeline = Timeline(run.spec.created_ms)
+        async for record in records_of(self._store.log, run.spec.run):
+            timeline.take(record)
+            self._metrics.record(record, run.spec)
+        timeline.end()
+        self._metrics.timed(run, timeline)
 
     async def watch(
         self, tenant: str, run: RunId, *, after: int, deltas: bool
@@ -200,10 +208,11 @@ class CoordinatorService:
         await self._store.control.send(run, Control(ControlKind.CANCEL, RUN_LEVEL, reason))
 
     async def _sweep(self) -> None:
-        """End runs whose coordinator died, once per lease, for as long as this one lives."""
+        """End runs whose coordinator died, and count them, once per lease, for as long as this one lives."""
         while True:
             try:
-                await end_orphans(self._store, self._owner, self._settings.lease_s)
+                async for run in end_orphans(self._store, self._owner, self._settings.lease_s):
+                    await self._count(run)
             except HeavyError as error:
                 logger.warning("could not look for runs without an owner: %s", error)
             await asyncio.sleep(self._settings.lease_s)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+
 from heavy.coordinator.left_open import left_open, told
 from heavy.coordinator.tally import ledger_of, outcomes_of
 from heavy.core import clock
@@ -15,20 +17,19 @@ ORPHANS_PER_SWEEP = 16
 MESSAGE = "The coordinator that owned the run is gone; what the run had done is in its log. Ask again."
 
 
-async def end_orphans(store: Store, owner: str, lease_s: float) -> int:
-    """Take over and end runs without an owner, a bounded number at a time; how many were ended."""
-    ended = 0
+async def end_orphans(store: Store, owner: str, lease_s: float) -> AsyncGenerator[Run]:
+    """Take over and end runs without an owner, a bounded number at a time; those that were ended."""
     for run in await store.leases.expired(ORPHANS_PER_SWEEP):
         try:
             epoch = await store.leases.take(run.spec.run, owner=owner, lease_s=lease_s)
         except LeaseLost:
             continue
-        await _end(store, run, epoch)
-        ended += 1
-    return ended
+        if await _end(store, run, epoch):
+            yield await store.log.get(run.spec.run)
 
 
-async def _end(store: Store, run: Run, epoch: int) -> None:
+async def _end(store: Store, run: Run, epoch: int) -> bool:
+    """Whether it was not ended already."""
     left = await left_open(store.log, run.spec.run)
     if left:
         await store.log.append(run.spec.run, epoch=epoch, entries=[call.entry() for call in left])
@@ -38,4 +39,4 @@ async def _end(store: Store, run: Run, epoch: int) -> None:
     body = LifecycleRecord(Event.RUN_STATE, state=RunState.FAILED, failure=failure, ledger=ledger)
     entry = Entry(trajectory=RUN_LEVEL, step=-1, body=body, at_ms=clock.now_ms())
     ending = Ending(RunState.FAILED, None, failure, ledger, clock.now_ms())
-    await store.log.finish(run.spec.run, epoch=epoch, ending=ending, entry=entry)
+    return await store.log.finish(run.spec.run, epoch=epoch, ending=ending, entry=entry)

@@ -93,6 +93,10 @@ class Event(StrEnum):
     """A decision worth reading later: early stop, quorum reached, context hidden, forced answer."""
 
 
+ARMS_ENDED: Final = "arms_ended: "
+"""How the note begins that says why a fan-out waited no more."""
+
+
 @dataclass(frozen=True, slots=True)
 class LifecycleRecord:
     """A change of state. `result`, `failure` and `ledger` come with the run's final state."""

@@ -315,6 +315,8 @@ async def test_beyond_its_places_it_says_when_to_retry(make_desk: MakeDesk) -> N
         await desk.create(policy=contract)
     assert refused.value.retry_after_s > 0
     assert (await desk.service.get(TENANT, waiting.spec.run)).state is RunState.ACCEPTED
+    await until(lambda: b'heavy_runs_active{state="running"} 1.0' in generate_latest(desk.registry))
+    assert b'heavy_runs_active{state="accepted"} 1.0' in generate_latest(desk.registry)
     await desk.service.cancel(TENANT, first.spec.run, "")
     await desk.ended(first.spec.run)
     await until(lambda: desk.runner.under_way == 1)
@@ -362,6 +364,8 @@ async def test_a_run_whose_coordinator_died_is_ended_by_another(
     assert ended.state is RunState.FAILED
     assert ended.failure is not None
     assert ended.failure.code == "coordinator_lost"
+    # The dead one counted nothing: whoever ended the run does.
+    await until(lambda: b'heavy_runs_total{method="",state="failed"} 1.0' in generate_latest(desk.registry))
 
 
 async def test_a_lost_lease_ends_the_execution_and_writes_nothing_more(make_desk: MakeDesk) -> None:
