@@ -229,7 +229,7 @@ class RunExecution:
             self._cancel(f"The control channel of the run is lost: {error}")
 
     async def _is_cancelled(self, outcomes: tuple[Outcome, ...]) -> bool:
-        """Whether the run was cancelled. Its runners may hear of it, and be done, before this process does."""
+        """Whether the run was cancelled. Its runners may hear of it, and be done, before we do."""
         if not self._cancelled.is_set() and any(outcome.reason == "cancelled" for outcome in outcomes):
             self._cancel((await self._log.get(self._spec.run)).cancel_reason)
         return self._cancelled.is_set()

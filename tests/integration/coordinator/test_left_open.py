@@ -8,6 +8,7 @@ from heavy.core import clock
 from heavy.core.ids import arm
 from heavy.core.messages import ToolCall
 from heavy.core.records import Entry, ToolIntentRecord, ToolResultRecord
+from heavy.core.runs import Run
 from heavy.core.tools import CacheState, Effects
 from heavy.store.redis import RedisStore
 
@@ -48,7 +49,11 @@ async def test_a_sweep_says_which_writes_of_a_dead_coordinators_run_are_unknown(
     spec = run_spec(policy=policy(width=2))
     created = await store.log.create(spec, owner="dead", lease_s=0.5)
     await store.log.append(spec.run, epoch=created.run.epoch, entries=LOG)
-    await until(lambda: end_orphans(store, "heir", 5.0), lambda ended: ended == 1)
+
+    async def sweep() -> list[Run]:
+        return [run async for run in end_orphans(store, "heir", 5.0)]
+
+    assert [run.spec.run for run in await until(sweep, bool)] == [spec.run]
     run = await store.log.get(spec.run)
     assert run.failure is not None
     assert "send (arm-1, a)" in run.failure.message
