@@ -11,10 +11,11 @@ from workers.abacus.prompting import LABELS, Candidate, aggregate_prompt
 from workers.abacus.tasks import LEVELS, Problem, make_problem, programs
 from workers.abacus.tasks.aggregation import aggregate
 from workers.abacus.tasks.stumble import candidates
-from workers.abacus.tasks.trace import answer_message, gold, tools_for
+from workers.abacus.tasks.trace import TOOLS, answer_message, gold
 
 Segments = list[tuple[str, bool]]
 SLIP_SHARE = 0.15
+DECLARED_SHARE = 0.6  # how often a question that needs no tool is asked with `python` declared
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +29,14 @@ class Mix:
     @classmethod
     def first(cls) -> Mix:
         """The mix the first phase starts with: mostly arithmetic and reading, hardly any long examples."""
-        return cls(
-            {"chains": 0.30, "totals": 0.35, "stories": 0.27, "programs": 0.08}, imagined=0.02, width_max=3
-        )
+        families = {"chains": 0.25, "totals": 0.2, "stories": 0.2, "programs": 0.1, "pairs": 0.13, "remainders": 0.12}
+        return cls(families, imagined=0.05, width_max=3)
 
     @classmethod
     def base(cls) -> Mix:
         """The mix the first phase goes on with, in examples (not tokens)."""
-        return cls(
-            {"chains": 0.22, "totals": 0.33, "stories": 0.25, "programs": 0.20},
-            imagined=0.25,
-        )
+        families = {"chains": 0.14, "totals": 0.18, "stories": 0.16, "programs": 0.24, "pairs": 0.14, "remainders": 0.14}
+        return cls(families, imagined=0.2)
 
 
 def example(rng: random.Random, mix: Mix, easy: float = 0.0) -> Segments:
@@ -62,7 +60,7 @@ def imagined(rng: random.Random, problem: Problem, width_max: int = 8) -> Segmen
 
 def solution(problem: Problem, rng: random.Random) -> Segments:
     """A gold trajectory; only what the assistant writes is imitated, and no slips."""
-    tools = tools_for(problem)
+    tools = TOOLS if problem.needs_tool or rng.random() < DECLARED_SHARE else []
     segments: Segments = []
     turns = gold(problem, rng)
     pending = chat.render([], tools, prompt=False)

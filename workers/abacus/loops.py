@@ -13,7 +13,7 @@ from workers.abacus.chat import Message
 from workers.abacus.interpreter import Interpreter
 from workers.abacus.prompting import Candidate, aggregate_prompt
 from workers.abacus.tasks import Problem
-from workers.abacus.tasks.trace import tools_for
+from workers.abacus.tasks.trace import TOOLS
 
 TURNS_MAX = 8
 TOKENS_PER_TURN = 256
@@ -80,7 +80,7 @@ def solve(backend: Backend, problems: Sequence[Problem], temperature: float, see
             open_ones = [trajectory for trajectory in made if not trajectory.ended]
             if not open_ones:
                 break
-            prompts = [chat.render(t.messages, tools_for(t.problem)) for t in open_ones]
+            prompts = [chat.render(t.messages, TOOLS) for t in open_ones]
             texts = backend.generate(prompts, temperature, TOKENS_PER_TURN, seed * 100 + turn)
             for trajectory, text in zip(open_ones, texts, strict=True):
                 _advance(trajectory, text, python)
@@ -97,7 +97,7 @@ def _advance(trajectory: Trajectory, text: str, python: Interpreter) -> None:
         return
     index = trajectory.calls
     trajectory.calls += 1
-    code = parse_call(text, index) if trajectory.problem.needs_tool else None
+    code = parse_call(text, index)
     if code is None:
         trajectory.malformed += 1
         trajectory.ended = True

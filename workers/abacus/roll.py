@@ -17,7 +17,7 @@ from workers.abacus.tasks import LEVELS, Problem, make_problem
 
 ARMS = 8
 CHUNK = 48
-WEIGHTS = {"chains": 0.25, "totals": 0.45, "stories": 0.25, "programs": 0.05}
+WEIGHTS = {"chains": 0.15, "totals": 0.22, "stories": 0.15, "programs": 0.08, "pairs": 0.2, "remainders": 0.2}
 
 
 def roll(backend: Backend, specs: list[tuple[str, int, int]], seed: int) -> list[Rollout]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from workers.abacus.tasks import LEVELS, make_problem
+from workers.abacus.tasks import LEVELS, TRAINED, make_problem
 
 WORDS_KNOWN_MIN = 0.9
 NUMBERS_MIN, NUMBERS_MAX = 2, 16
@@ -25,7 +25,7 @@ _SAMPLES = 120
 def lexicon() -> frozenset[str]:
     """Every word of the training templates, read off generated problems."""
     words: set[str] = set()
-    for family in ("chains", "totals", "stories", "programs"):
+    for family in TRAINED:
         for level in LEVELS[family]:
             for index in range(_SAMPLES):
                 words.update(_words(make_problem(family, level, "dev", index).question))

@@ -40,7 +40,7 @@ class Budget:
     decay: float = 0.25
     warmup_steps: int = 40
     tokens_per_batch: int = 2048
-    easy_minutes: float = 20.0
+    easy_minutes: float = 6.0
 
 
 def encode(tokenizer: Tokenizer, segments: Segments) -> tuple[list[int], list[bool]]:
@@ -82,14 +82,15 @@ def batches(
 class Trainer:
     """A model, its optimisers, and where in the schedule it stands."""
 
-    def __init__(self, directory: Path, shape: Shape, seed: int) -> None:
+    def __init__(self, directory: Path, shape: Shape, seed: int, precision: torch.dtype) -> None:
         self.directory = directory
+        self.precision = precision
         directory.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(seed)
         self.model = Abacus(shape)
         inner = [p for p in self.model.model.layers.parameters() if p.ndim == 2]
         outer = [p for p in self.model.parameters() if not any(p is q for q in inner)]
-        self.muon = Muon(inner, lr=0.02, weight_decay=0.01)
+        self.muon = Muon(inner, lr=0.02, weight_decay=0.01, precision=precision)
         self.adam = torch.optim.AdamW(outer, lr=0.004, betas=(0.9, 0.98), weight_decay=0.0)
         self.peaks = (0.02, 0.004)
         self.average = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
@@ -139,7 +140,9 @@ class Trainer:
             for group in optimiser.param_groups:
                 group["lr"] = peak * share
         wanted = targets != -100
-        loss = F.cross_entropy(self.model.logits(self.model.hidden(ids)[wanted]), targets[wanted])
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == torch.bfloat16):
+            scores = self.model.logits(self.model.hidden(ids)[wanted])
+        loss = F.cross_entropy(scores.float(), targets[wanted])
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -238,18 +241,24 @@ def main() -> None:
     parser.add_argument(
         "--decay", type=float, default=0.25, help="share of the time over which the rate falls"
     )
-    parser.add_argument("--share", type=float, default=0.4, help="share of aggregations in the second phase")
+    parser.add_argument("--share", type=float, default=0.3, help="share of aggregations in the second phase")
     parser.add_argument("--rollouts", type=Path, nargs="*", default=[], help="files of sampled trajectories")
     parser.add_argument("--peak", type=float, default=1.0, help="scales both peak learning rates")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--precision",
+        choices=("bfloat16", "float32"),
+        default="bfloat16",
+        help="of matrix products; float32 is quicker on a CPU without bfloat16 units",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     files = arguments.directory / "tokenizer"
     if not (files / "tokenizer.json").exists():
         tokenizers.save(tokenizers.train(), files)
     tokenizer = Tokenizer.from_file(str(files / "tokenizer.json"))
-    trainer = Trainer(arguments.directory, Shape(), arguments.seed)
+    trainer = Trainer(arguments.directory, Shape(), arguments.seed, getattr(torch, arguments.precision))
     if trainer.checkpoint.exists():
         trainer.restore(trainer.checkpoint)
     trainer.begin(arguments.phase)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 Split = Literal["train", "dev", "test", "fresh"]
 
@@ -40,12 +40,24 @@ class Call:
     slip: bool = False
 
 
+class Search(Protocol):
+    """Something to be found by trying: finding takes luck, checking a candidate is one short line."""
+
+    def attempt(self, rng: random.Random) -> tuple[list[str], int]:
+        """The lines and the answer of one bounded attempt: a few tries, then a guess, which may be wrong."""
+        ...
+
+    def check(self, candidate: int) -> tuple[str, bool]:
+        """The line that checks `candidate`, and whether it is the answer."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One question with its true answer and what is needed to derive and to audit it.
+    """One question with its true answer and what is needed to derive and to check it.
 
-    Exactly one of three kinds: `lines` is a derivation in a fixed order, `terms` may be visited in any order,
-    `calls` is a derivation whose results come from the `python` tool.
+    Exactly one of four kinds: `lines` is a derivation in a fixed order, `terms` may be visited in any order,
+    `calls` is a derivation whose results come from the `python` tool, `search` is found by trying.
     """
 
     family: str
@@ -56,10 +68,11 @@ class Problem:
     lines: tuple[str, ...] = ()
     terms: tuple[Term, ...] = ()
     calls: tuple[Call, ...] = ()
+    search: Search | None = None
 
     @property
     def needs_tool(self) -> bool:
-        """Whether the question is asked with the `python` tool declared."""
+        """Whether the question cannot be answered without the `python` tool."""
         return bool(self.calls)
 
 

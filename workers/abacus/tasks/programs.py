@@ -12,7 +12,7 @@ from workers.abacus.tasks.base import Call, Problem, join_and
 from workers.abacus.tasks.totals import LABELS
 
 LEVELS = (1, 2, 3, 4)
-LIMIT = 99_999
+LIMIT = 9_999
 NAMES_UNKNOWN = ("rate", "price", "size", "speed", "tax")
 ZERO_DIVISION = (
     "ZeroDivisionError: division by zero",
@@ -53,7 +53,7 @@ def _sequence(rng: random.Random, level: int) -> Problem:
 
 def _purchase(rng: random.Random, level: int) -> Problem:
     labels = rng.sample(LABELS, level)
-    pairs = [(rng.randint(2, 99), rng.randint(11, 99)) for _ in labels]
+    pairs = [(rng.randint(2, 29), rng.randint(11, 79)) for _ in labels]
     calls: list[Call] = []
     total = 0
     for count, price in pairs:

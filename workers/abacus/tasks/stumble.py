@@ -22,6 +22,9 @@ def candidates(problem: Problem, rng: random.Random, width: int, rate: float) ->
 
 def trajectory(problem: Problem, rng: random.Random, rate: float) -> tuple[list[str], int]:
     """The lines and the answer of one attempt."""
+    if problem.search is not None:
+        lines, answer = problem.search.attempt(rng)
+        return lines, slip(rng, answer) if rng.random() < rate / 3 else answer
     if problem.terms:
         return _wander(problem, rng, rate)
     if problem.calls:

@@ -10,12 +10,10 @@ from workers.abacus.chat import PYTHON_TOOL, Message, tool_call
 from workers.abacus.tasks import programs, totals
 from workers.abacus.tasks.base import Problem, Term
 
-__all__ = ["gold", "reasoning_lines", "tools_for", "visit"]
+__all__ = ["TOOLS", "derivation", "gold", "visit"]
 
 
-def tools_for(problem: Problem) -> list[dict[str, Any]]:
-    """The tools a problem is asked with."""
-    return [PYTHON_TOOL] if problem.needs_tool else []
+TOOLS: list[dict[str, Any]] = [PYTHON_TOOL]
 
 
 def visit(terms: Sequence[Term]) -> list[str]:
@@ -28,21 +26,27 @@ def visit(terms: Sequence[Term]) -> list[str]:
     return lines
 
 
-def reasoning_lines(problem: Problem, rng: random.Random) -> list[str]:
-    """The lines of one right derivation; terms are visited in an order drawn from `rng`."""
+def derivation(problem: Problem, rng: random.Random) -> tuple[list[str], int]:
+    """The lines of one derivation and what it comes to: terms in an order drawn from `rng`, a search with its luck.
+
+    All but the guess that ends a search without luck are right.
+    """
+    if problem.search is not None:
+        return problem.search.attempt(rng)
     if problem.terms:
-        return visit(rng.sample(problem.terms, len(problem.terms)))
-    return list(problem.lines) if problem.lines else [call.note for call in problem.calls]
+        return visit(rng.sample(problem.terms, len(problem.terms))), problem.answer
+    lines = list(problem.lines) if problem.lines else [call.note for call in problem.calls]
+    return lines, problem.answer
 
 
 def gold(problem: Problem, rng: random.Random) -> list[tuple[Message, bool]]:
-    """A right trajectory: messages, each with whether it is to be imitated (questions, results and slips are
-    not).
+    """A trajectory to learn from: messages, each with whether it is to be imitated (questions, results and
+    slips are not). Its method is right; the guess of a search without luck may be wrong.
     """
     messages: list[tuple[Message, bool]] = [({"role": "user", "content": problem.question}, False)]
     if not problem.needs_tool:
-        thinking = "\n".join(reasoning_lines(problem, rng))
-        return [*messages, (answer_message(problem.answer, thinking), True)]
+        lines, answer = derivation(problem, rng)
+        return [*messages, (answer_message(answer, "\n".join(lines)), True)]
     note = ""
     for index, call in enumerate(problem.calls):
         turn = {
