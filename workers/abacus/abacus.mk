@@ -10,7 +10,7 @@ ABACUS_PLAN ?= chains:4:500 totals:5:500 stories:3:500 programs:4:500 pairs:2:50
 ABACUS_PYTHON := OMP_NUM_THREADS=$(ABACUS_THREADS) $(ABACUS_ENV)/bin/python
 ABACUS_TOKENIZER := $(ABACUS_RUN)/tokenizer
 
-.PHONY: abacus-env abacus-train abacus-export abacus-eval abacus-card
+.PHONY: abacus-env abacus-train abacus-export abacus-eval abacus-service-eval abacus-compare abacus-card
 
 abacus-env: $(ABACUS_ENV)/.ready ## Build the environment that trains and exports Abacus (once; 2 GB)
 
@@ -36,6 +36,12 @@ abacus-export: abacus-env ## Export the trained checkpoint to workers/abacus/wei
 abacus-eval: abacus-env ## Measure the shipped INT4 weights offline on test problems (ABACUS_PLAN=family:level:problems)
 	$(ABACUS_PYTHON) -m workers.abacus.evaluate --int4 workers/abacus/weights/int4 --split test \
 		--rows $(ABACUS_RUN)/test-int4.jsonl --threads $(ABACUS_THREADS) --plan $(ABACUS_PLAN)
+
+abacus-service-eval: $(READY) ## Measure Abacus through a whole Heavy: single, greedy, vote, heavy (resumes; ABACUS_PLAN)
+	$(BIN)/python -m workers.abacus.service --split test --directory $(ABACUS_RUN)/service --plan $(ABACUS_PLAN)
+
+abacus-compare: abacus-env ## INT4 against bf16 on the same problems, by chain length
+	$(ABACUS_PYTHON) -m workers.abacus.compare workers/abacus/weights --threads $(ABACUS_THREADS)
 
 abacus-card: abacus-env ## Draw the loss curve of the model card
 	$(ABACUS_PYTHON) -m workers.abacus.card $(ABACUS_RUN)/loss.csv docs/abacus/loss.svg

@@ -29,13 +29,27 @@ class Mix:
     @classmethod
     def first(cls) -> Mix:
         """The mix the first phase starts with: mostly arithmetic and reading, hardly any long examples."""
-        families = {"chains": 0.25, "totals": 0.2, "stories": 0.2, "programs": 0.1, "pairs": 0.13, "remainders": 0.12}
+        families = {
+            "chains": 0.25,
+            "totals": 0.2,
+            "stories": 0.2,
+            "programs": 0.1,
+            "pairs": 0.13,
+            "remainders": 0.12,
+        }
         return cls(families, imagined=0.05, width_max=3)
 
     @classmethod
     def base(cls) -> Mix:
         """The mix the first phase goes on with, in examples (not tokens)."""
-        families = {"chains": 0.14, "totals": 0.18, "stories": 0.16, "programs": 0.24, "pairs": 0.14, "remainders": 0.14}
+        families = {
+            "chains": 0.14,
+            "totals": 0.18,
+            "stories": 0.16,
+            "programs": 0.24,
+            "pairs": 0.14,
+            "remainders": 0.14,
+        }
         return cls(families, imagined=0.2)
 
 

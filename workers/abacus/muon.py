@@ -1,8 +1,8 @@
 """Muon: momentum whose update is made nearly orthogonal by a Newton-Schulz iteration.
 
-The precision of the iteration is chosen: bfloat16 is quickest on a CPU that multiplies it, and over ten times slower
-on one that does not. The quintic's coefficients are those of Jordan et al., "Muon: an optimizer for hidden
-layers in neural networks" (2024).
+The precision of the iteration is chosen: bfloat16 is quickest on a CPU that multiplies it, and over ten
+times slower on one that does not. The quintic's coefficients are those of Jordan et al., "Muon: an
+optimizer for hidden layers in neural networks" (2024).
 """
 
 from __future__ import annotations

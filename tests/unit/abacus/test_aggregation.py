@@ -8,8 +8,10 @@ import pytest
 
 from workers.abacus.answers import cited, extract
 from workers.abacus.prompting import Candidate, aggregate_prompt, rows
-from workers.abacus.tasks import LEVELS, Problem, Term, make_problem
+from workers.abacus.tasks import LEVELS, TRAINED, Problem, Term, make_problem
 from workers.abacus.tasks.aggregation import aggregate
+from workers.abacus.tasks.pairs import PairSearch
+from workers.abacus.tasks.remainders import RemainderSearch
 from workers.abacus.tasks.stumble import candidates, trajectory
 from workers.abacus.tasks.trace import answer_message
 
@@ -24,7 +26,7 @@ def test_an_imagined_trajectory_without_slips_is_right(family: str) -> None:
         assert trajectory(problem, rng, 0.0)[1] == problem.answer
 
 
-@pytest.mark.parametrize("family", ["chains", "totals", "stories", "programs"])
+@pytest.mark.parametrize("family", TRAINED)
 def test_the_answer_is_right_if_anybody_was_and_else_the_most_frequent(family: str) -> None:
     rng = random.Random(1)
     for index in range(100):
@@ -63,3 +65,26 @@ def test_where_nobody_answered_it_answers_itself_and_cites_nobody() -> None:
     thought, answer, cites = aggregate(TOTAL, [Candidate("A", None, "1 20 nuts", "cut")], random.Random(0))
     assert (answer, cites) == ("60", [])
     assert thought.endswith("= 60: none")
+
+
+def test_what_can_be_checked_is_checked_until_something_holds() -> None:
+    problem = Problem("pairs", "p", 1, "?", 9, search=PairSearch(23, 126, 9))
+    made = [
+        Candidate("A", "7", ""),
+        Candidate("B", "9", ""),
+        Candidate("C", "7", ""),
+        Candidate("D", "x", ""),
+    ]
+    assert aggregate(problem, made, random.Random(0)) == (
+        "7: 23-7=16 7*16=112 no\n9: 23-9=14 9*14=126 yes\n= 9: B",
+        "9",
+        ["B"],
+    )
+
+
+def test_where_nothing_holds_the_most_frequent_answer_stays() -> None:
+    problem = Problem("remainders", "r", 1, "?", 23, search=RemainderSearch(7, 2, 9, 5))
+    made = [Candidate("A", "30", ""), Candidate("B", "9", ""), Candidate("C", "9", "")]
+    thought, answer, cites = aggregate(problem, made, random.Random(0))
+    assert thought == "9: 7*1+2 9*1+0 no\n30: 7*4+2 9*3+3 no\nnone"
+    assert (answer, cites) == ("9", ["B", "C"])

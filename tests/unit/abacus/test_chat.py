@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,20 @@ import workers.abacus as package
 from workers.abacus import chat
 from workers.abacus.prompting import TEMPLATE, Candidate, aggregate_prompt
 from workers.abacus.tasks import LEVELS, make_problem
-from workers.abacus.tasks.trace import gold, tools_for
+from workers.abacus.tasks.trace import TOOLS, gold
 
 ROOT = Path(package.__file__).parent
 
 
-def rendered(messages: list[chat.Message], tools: list[dict[str, Any]], *, prompt: bool) -> str:
+@cache
+def template() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=False, trim_blocks=True, lstrip_blocks=True)
     environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
-    template = environment.from_string((ROOT / "chat_template.jinja").read_text())
-    return template.render(messages=messages, tools=tools or None, add_generation_prompt=prompt)
+    return environment.from_string((ROOT / "chat_template.jinja").read_text())
+
+
+def rendered(messages: list[chat.Message], tools: list[dict[str, Any]], *, prompt: bool) -> str:
+    return template().render(messages=messages, tools=tools or None, add_generation_prompt=prompt)
 
 
 @pytest.mark.parametrize("family", list(LEVELS))
@@ -33,8 +39,8 @@ def test_the_template_renders_every_prefix_of_a_trajectory_as_the_trainer_does(f
         problem = make_problem(family, LEVELS[family][-1], "dev", index)
         messages = [message for message, _ in gold(problem, rng)]
         for length in range(1, len(messages) + 1):
-            part, tools = messages[:length], tools_for(problem)
-            for prompt in (True, False):
+            part = messages[:length]
+            for tools, prompt in itertools.product((TOOLS, []), (True, False)):
                 assert rendered(part, tools, prompt=prompt) == chat.render(part, tools, prompt=prompt)
 
 

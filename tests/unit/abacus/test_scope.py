@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from workers.abacus.scope import in_scope
-from workers.abacus.tasks import LEVELS, make_problem
+from workers.abacus.tasks import LEVELS, TRAINED, make_problem
 
 
-@pytest.mark.parametrize("family", ["chains", "totals", "stories", "programs"])
+@pytest.mark.parametrize("family", TRAINED)
 def test_questions_of_the_training_templates_are_in_scope(family: str) -> None:
     for level in LEVELS[family]:
         for index in range(1000, 1040):

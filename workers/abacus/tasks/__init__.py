@@ -9,7 +9,19 @@ from random import Random
 from workers.abacus.tasks import chains, pairs, programs, remainders, stories, totals, unseen
 from workers.abacus.tasks.base import Call, Problem, Split, Term, rng_for
 
-__all__ = ["FAMILIES", "HELD_OUT", "LEVELS", "TRAINED", "Call", "Problem", "Split", "Term", "distinct", "make_problem", "rng_for"]
+__all__ = [
+    "FAMILIES",
+    "HELD_OUT",
+    "LEVELS",
+    "TRAINED",
+    "Call",
+    "Problem",
+    "Split",
+    "Term",
+    "distinct",
+    "make_problem",
+    "rng_for",
+]
 
 FAMILIES: dict[str, Callable[[Random, int], Problem]] = {
     "chains": chains.make,
@@ -51,7 +63,7 @@ def make_problem(family: str, level: int, split: Split, index: int) -> Problem:
 
 
 def distinct(family: str, level: int, split: Split) -> Iterator[tuple[int, Problem]]:
-    """The problems of a split with their indices, none of them asked twice, until a thousand in a row are known."""
+    """The problems of a split with their indices, none asked twice, until a thousand in a row are known."""
     seen: set[str] = set()
     index = last = 0
     while index - last < 1000:
@@ -67,7 +79,7 @@ _SIDES: dict[Split, str] = {"train": "train", "fresh": "train", "dev": "dev", "t
 
 
 def _side(problem: Problem) -> str:
-    """Which side the numbers of a search belong to: there are few of them, so an eighth of them is kept for `dev`, a
+    """Which side the numbers of a search belong to: there are few, so an eighth is kept for `dev` and a
     quarter for `test`, and training never asks for those in any words.
     """
     share = zlib.crc32(repr(problem.search).encode()) % 8

@@ -1,4 +1,4 @@
-"""Two numbers of which sum and product are known: a candidate is checked by two short sums, finding it takes luck."""
+"""Two numbers with a known sum and product: checking a candidate takes one line, finding it takes luck."""
 
 from __future__ import annotations
 
@@ -47,9 +47,10 @@ class PairSearch:
         other = self.total - candidate
         if other <= candidate:
             return f"{candidate}: no", False
-        holds = candidate * other == self.product
-        verdict = "yes" if holds else "no"
-        return f"{candidate}: {self.total}-{candidate}={other} {candidate}*{other}={candidate * other} {verdict}", holds
+        product = candidate * other
+        holds = product == self.product
+        line = f"{candidate}: {self.total}-{candidate}={other} {candidate}*{other}={product}"
+        return f"{line} {'yes' if holds else 'no'}", holds
 
 
 def make(rng: random.Random, level: int) -> Problem:

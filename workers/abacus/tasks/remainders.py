@@ -1,4 +1,4 @@
-"""A number of which two remainders are known: a candidate is checked by two divisions, finding it takes luck."""
+"""A number with two known remainders: checking a candidate takes one line, finding it takes luck."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RemainderSearch:
     second_rest: int
 
     def attempt(self, rng: random.Random) -> tuple[list[str], int]:
-        """Two numbers that leave the first rest are tried on the second; then the answer is a guess of that kind."""
+        """Two numbers that leave the first rest are tried on the second; then a third one is guessed."""
         lines: list[str] = []
         number = 0
         for tried, times in enumerate(rng.sample(range(self.second), TRIES + 1)):
@@ -59,7 +59,7 @@ class RemainderSearch:
 
 
 def make(rng: random.Random, level: int) -> Problem:
-    """A number below the product of two divisors without a common factor; a level is the size of the second."""
+    """A number below the product of two coprime divisors; a level is the size of the second."""
     while True:
         first, second = rng.randint(3, 9), rng.randint(*SECOND[level])
         if gcd(first, second) == 1:

@@ -27,9 +27,9 @@ def visit(terms: Sequence[Term]) -> list[str]:
 
 
 def derivation(problem: Problem, rng: random.Random) -> tuple[list[str], int]:
-    """The lines of one derivation and what it comes to: terms in an order drawn from `rng`, a search with its luck.
+    """The lines of one derivation and what it comes to; `rng` draws the order of terms and a search's luck.
 
-    All but the guess that ends a search without luck are right.
+    All is right but the guess that ends a search without luck.
     """
     if problem.search is not None:
         return problem.search.attempt(rng)
