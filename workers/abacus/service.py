@@ -19,8 +19,8 @@ from heavy.batch.directory import read_log, read_results
 from heavy.batch.questions import Question
 from heavy.batch.results import BatchResult, latest
 from heavy.batch.runner import Batch, BatchPlan
-from heavy.cli.up import local_settings, running, status_line
 from heavy.client import HeavyClient
+from heavy.config import Settings
 from heavy.core.draft import PolicyDraft
 from heavy.core.ids import AGGREGATOR
 from heavy.core.records import GenerationRecord, ToolResultRecord
@@ -28,8 +28,8 @@ from heavy.core.runs import AggregationMethod
 from workers.abacus import answers
 from workers.abacus.evaluate import ARMS, Row, summarise, table, vote
 from workers.abacus.tasks import Problem, Split, distinct
-from workers.local import LocalPlan
-from workers.shipped import LOCAL_PROFILE
+from workers.local import LocalCluster, LocalPlan
+from workers.shipped import LOCAL_PROFILE, PROFILE_DIRECTORIES
 
 HEAVY = PolicyDraft(width=ARMS, quorum=ARMS, early_stop=False, tools=("python",))
 GREEDY = PolicyDraft(width=1, temperature=0.0, tools=("python",))
@@ -127,9 +127,14 @@ async def served(address: str) -> AsyncIterator[str]:
     if address:
         yield address
         return
-    settings = local_settings((), port=0, http_port=0)
-    async with running(LocalPlan((LOCAL_PROFILE,)), settings, status_line()) as cluster:
+    changes = {"profile_dirs": ":".join(PROFILE_DIRECTORIES), "port": 0, "http_port": 0}
+    settings = Settings.read().model_copy(update=changes)
+    cluster = LocalCluster(LocalPlan((LOCAL_PROFILE,)), settings, lambda *said: print(*said, flush=True))
+    await cluster.start()
+    try:
         yield f"{cluster.settings.host}:{cluster.settings.port}"
+    finally:
+        await cluster.stop()
 
 
 async def measure(arguments: argparse.Namespace, plans: Sequence[tuple[str, int, int]]) -> None:
