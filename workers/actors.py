@@ -10,9 +10,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from heavy.core.errors import HeavyError
-from heavy.profiles.schema import Profile
 from heavy.runner.ray_adapter import NAMESPACE
-from workers.replica import Replica
 from workers.runner import Runner
 
 CONTROL_CALLS = 16
@@ -30,19 +28,6 @@ def runner_actor(name: str, environment: Mapping[str, str], in_flight_max: int) 
         max_concurrency=in_flight_max + CONTROL_CALLS,
     )
     return options.remote(name, dict(environment))
-
-
-def replica_actor(name: str, profile: Profile, environment: Mapping[str, str]) -> Any:
-    """A replica in a process of its own, on a node with the GPUs its profile asks for."""
-    options = ray.remote(Replica).options(
-        name=name,
-        namespace=NAMESPACE,
-        num_cpus=0,
-        num_gpus=profile.serve.gpus,
-        max_restarts=0,
-        max_concurrency=CONTROL_CALLS,
-    )
-    return options.remote(name, profile, dict(environment))
 
 
 async def call(handle: Any, method: str, timeout_s: float) -> Any:

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 from collections import deque
+from collections.abc import Callable
 
 import aiohttp
 
@@ -24,10 +25,14 @@ STOP_GRACE_S = 20.0
 class EngineProcess:
     """Owns one engine. `start` returns when it answers; `stop` is idempotent and leaves nothing behind."""
 
-    def __init__(self, name: str, command: EngineCommand) -> None:
+    def __init__(
+        self, name: str, command: EngineCommand, heard: Callable[[str], None] = lambda line: None
+    ) -> None:
+        """`heard` is told every line of its log."""
         self.name = name
         self.base_url = command.base_url
         self._command = command
+        self._heard = heard
         self._process: asyncio.subprocess.Process | None = None
         self._log: deque[str] = deque(maxlen=LOG_LINES_KEPT)
         self._reader: asyncio.Task[None] | None = None
@@ -44,6 +49,15 @@ class EngineProcess:
 
     async def start(self, timeout_s: float) -> None:
         """Start and wait until it answers. Raises `EngineUnavailable` with the last lines of its log."""
+        await self.spawn()
+        try:
+            await self.until_ready(timeout_s)
+        except BaseException:
+            await self.stop(grace_s=1.0)
+            raise
+
+    async def spawn(self) -> None:
+        """Start it and wait for nothing: what a rank other than the first, which serves nothing, needs."""
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "workers.guard", *self._command.argv),
             stdin=asyncio.subprocess.DEVNULL,
@@ -53,11 +67,6 @@ class EngineProcess:
             limit=LOG_LINE_BYTES_MAX,
         )
         self._reader = asyncio.create_task(self._read_log(self._process))
-        try:
-            await self._until_ready(self._process, timeout_s)
-        except BaseException:
-            await self.stop(grace_s=1.0)
-            raise
 
     async def exited(self) -> int:
         """Wait for its end; the exit status."""
@@ -86,7 +95,10 @@ class EngineProcess:
         tail = "\n".join(f"    {line}" for line in list(self._log)[-12:])
         return EngineUnavailable(f"The engine of {self.name} {what}. Its last words:\n{tail}", self.name)
 
-    async def _until_ready(self, process: asyncio.subprocess.Process, timeout_s: float) -> None:
+    async def until_ready(self, timeout_s: float) -> None:
+        """Wait until it answers. Raises `EngineUnavailable` when it ends first or takes too long."""
+        process = self._process
+        assert process is not None
         until_s = clock.monotonic_s() + timeout_s
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)) as session:
             while clock.monotonic_s() < until_s:
@@ -106,7 +118,9 @@ class EngineProcess:
                 continue
             if not line:
                 return
-            self._log.append(line.decode(errors="replace").rstrip())
+            text = line.decode(errors="replace").rstrip()
+            self._log.append(text)
+            self._heard(text)
 
 
 async def _answers(session: aiohttp.ClientSession, url: str) -> bool:

@@ -3,8 +3,9 @@
     python -m workers.guard COMMAND [ARGUMENT ...]
 
 The guard asks the kernel to be told when its own parent dies, runs the command in a session of its own,
-passes SIGTERM and SIGINT on as SIGTERM, and kills the whole session when either side is gone. It uses the
-standard library only: it starts in a few hundredths of a second and holds a few megabytes.
+passes SIGTERM and SIGINT on as SIGTERM, and kills the whole session when either side is gone. Should it be
+killed itself (Ray kills the children of a process that it ends), the kernel ends the command with it.
+It uses the standard library only: it starts in a few hundredths of a second and holds a few megabytes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ def run(command: list[str]) -> int:
     """Run `command` guarded; its exit status, 128 + signal where it was killed."""
     parent = os.getppid()
     die_with_parent(signal.SIGTERM)
-    child = subprocess.Popen(command, start_new_session=True)
+    # Safe between fork and exec here: this process has one thread.
+    child = subprocess.Popen(
+        command, start_new_session=True, preexec_fn=lambda: die_with_parent(signal.SIGKILL)
+    )
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         child.send_signal(signal.SIGTERM)  # to it alone: SGLang takes a child's end for a crash

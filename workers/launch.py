@@ -15,6 +15,18 @@ from workers.engines.sglang.launch import SglangServer, launch
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where an engine process listens, and which rank of how many it is; `rendezvous` is where ranks meet."""
+
+    host: str
+    port: int
+    nodes: int = 1
+    rank: int = 0
+    rendezvous: str = ""
+    """`host:port` on the node of rank 0; empty for one node."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineCommand:
     """What to start, with which additions to the environment, and where it will answer."""
 
@@ -47,36 +59,47 @@ def model_path(profile: Profile) -> str:
     return str(path)
 
 
-def engine_command(profile: Profile, *, host: str = "127.0.0.1", port: int) -> EngineCommand:
-    """How one replica of `profile` is started. Raises `ConfigError`."""
+def engine_command(profile: Profile, place: Place) -> EngineCommand:
+    """How one replica of `profile`, or one rank of it, is started there. Raises `ConfigError`."""
     build = _ENGINES.get(profile.engine)
     if build is None:
         raise ConfigError(f"Profile {profile.name}: engine {profile.engine!r} has no process to start.")
-    return build(profile, host, port)
+    return build(profile, place)
 
 
-def _own_server(module: str, *, needs_model: bool) -> Callable[[Profile, str, int], EngineCommand]:
-    def build(profile: Profile, host: str, port: int) -> EngineCommand:
+def _own_server(module: str, *, needs_model: bool) -> Callable[[Profile, Place], EngineCommand]:
+    def build(profile: Profile, place: Place) -> EngineCommand:
         model = ("--model-path", model_path(profile)) if needs_model else ()
         argv = (
             *(profile.serve.engine_python or sys.executable, "-m", module, *model),
-            *("--host", host, "--port", str(port), "--served-model-name", profile.model),
+            *("--host", place.host, "--port", str(place.port), "--served-model-name", profile.model),
             *("--context-length", str(profile.context_tokens)),
+            *_gang_flags(place),
             *profile.serve.args,
         )
-        return EngineCommand(argv, dict(profile.serve.env), f"http://{host}:{port}")
+        return EngineCommand(argv, dict(profile.serve.env), f"http://{place.host}:{place.port}")
 
     return build
 
 
-def _sglang(profile: Profile, host: str, port: int) -> EngineCommand:
+def _gang_flags(place: Place) -> tuple[str, ...]:
+    if place.nodes == 1:
+        return ()
+    ranks = ("--nnodes", str(place.nodes), "--node-rank", str(place.rank))
+    return (*ranks, "--dist-init-addr", place.rendezvous)
+
+
+def _sglang(profile: Profile, place: Place) -> EngineCommand:
     """SGLang on the GPUs that the profile asks for, or its CPU variant where it asks for none."""
     parser = "kimi_k2" if profile.tool_call_dialect == "kimi_k2" else ""
     server = SglangServer(
         model_path=model_path(profile),
         served_model_name=profile.model,
-        host=host,
-        port=port,
+        host=place.host,
+        port=place.port,
+        nnodes=place.nodes,
+        node_rank=place.rank,
+        dist_init_addr=place.rendezvous,
         device="cuda" if profile.serve.gpus else "cpu",
         tp=max(1, profile.serve.gpus),
         context_tokens=profile.context_tokens,
@@ -90,7 +113,7 @@ def _sglang(profile: Profile, host: str, port: int) -> EngineCommand:
     return EngineCommand(started.argv, started.env, started.base_url)
 
 
-_ENGINES: dict[str, Callable[[Profile, str, int], EngineCommand]] = {
+_ENGINES: dict[str, Callable[[Profile, Place], EngineCommand]] = {
     "openvino": _own_server("workers.engines.openvino", needs_model=True),
     "sglang": _sglang,
     "simulated": _own_server("workers.engines.simulated", needs_model=False),

@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -25,14 +25,16 @@ from heavy.core.errors import ConfigError, HeavyError, NotFound
 from heavy.profiles.loader import load_profiles
 from heavy.profiles.schema import Profile
 from heavy.runner.ray_adapter import NAMESPACE
+from heavy.store.api import Store
 from heavy.store.embedded import EmbeddedValkey
 from heavy.store.redis import connect
 from workers import actors
 from workers.coordinator_process import CoordinatorProcess
+from workers.fleet import placement
+from workers.fleet.served import Progress, ServedProfiles
 from workers.launch import free_port
 
 RUNNER_START_S = 90.0
-REPLICA_START_MARGIN_S = 30.0
 REVIVALS_MAX = 20
 """How often a dead runner or coordinator is replaced in the life of a cluster."""
 WATCH_EVERY_S = 0.5
@@ -42,17 +44,18 @@ ROLES: Final[tuple[Literal["store", "cache"], ...]] = ("store", "cache")
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[str, str, str], None]
-"""Told (part, state, detail) whenever a part changes."""
-
 
 @dataclass(frozen=True, slots=True)
 class LocalPlan:
-    """What to bring up: which profiles, how many runners; `replicas` overrides the profiles' own number."""
+    """What to bring up: which profiles, how many runners; `replicas` overrides the profiles' own number.
+
+    `keep_replicas`: on a cluster that was given, replicas stay when the rest is taken down.
+    """
 
     profiles: tuple[str, ...]
     runners: int = 2
     replicas: int | None = None
+    keep_replicas: bool = False
 
 
 class LocalCluster:
@@ -69,7 +72,8 @@ class LocalCluster:
         self._runner_numbers = itertools.count()
         self.settings = settings
         self.runners: dict[str, Any] = {}
-        self.replicas: dict[str, Any] = {}
+        self._store: Store | None = None
+        self._served: ServedProfiles | None = None
         self.coordinator: CoordinatorProcess | None = None
 
     async def start(self) -> None:
@@ -88,6 +92,8 @@ class LocalCluster:
         """Replace runners and the coordinator when they die; `HeavyError` when that happens too often."""
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
+            if self._served is not None:
+                self._served.check()
             for name, handle in tuple(self.runners.items()):
                 if await self._gone(handle):
                     self._revive(name)
@@ -102,9 +108,10 @@ class LocalCluster:
         if self.coordinator is not None:
             await self.coordinator.stop()
             self.coordinator = None
-        handles = [*self.runners.values(), *self.replicas.values()]
-        self.runners, self.replicas = {}, {}
-        await asyncio.gather(*(actors.stop_actor(handle) for handle in handles), return_exceptions=True)
+        handles, self.runners = list(self.runners.values()), {}
+        await asyncio.gather(
+            *(actors.stop_actor(handle) for handle in handles), self._stop_replicas(), return_exceptions=True
+        )
         if self._ray_address:
             await asyncio.to_thread(ray.shutdown)
             self._ray_address = ""
@@ -158,12 +165,9 @@ class LocalCluster:
 
     async def _start_actors(self, profiles: list[Profile]) -> None:
         starts = [self._start_runner() for _ in range(self._plan.runners)]
-        for profile in profiles:
-            count = self._plan.replicas or profile.serve.replicas or 1
-            starts += [self._start_replica(f"{profile.name}-{index}", profile) for index in range(count)]
         try:
             async with asyncio.TaskGroup() as group:
-                for start in starts:
+                for start in (*starts, self._start_replicas(profiles)):
                     group.create_task(start)
         except* HeavyError as failures:
             raise failures.exceptions[0] from None
@@ -177,12 +181,20 @@ class LocalCluster:
         pid = await actors.call(handle, "start", RUNNER_START_S)
         self._progress(name, "ready", f"pid {pid}")
 
-    async def _start_replica(self, name: str, profile: Profile) -> None:
-        self._progress(name, "starting", f"{profile.title}, {profile.engine}")
-        handle = actors.replica_actor(name, profile, self.settings.environment())
-        self.replicas[name] = handle
-        await actors.call(handle, "start", profile.serve.start_timeout_s + REPLICA_START_MARGIN_S)
-        self._progress(name, "ready", f"{profile.title}, {profile.engine}")
+    async def _start_replicas(self, profiles: list[Profile]) -> None:
+        if not os.environ.get("RAY_ADDRESS"):
+            await asyncio.to_thread(_require_room, profiles)
+        self._store = await connect(self.settings.store_url, self.settings)
+        self._served = ServedProfiles(self._store, self.settings.environment(), self._progress)
+        await self._served.start(profiles, self._plan.replicas)
+
+    async def _stop_replicas(self) -> None:
+        served, self._served = self._served, None
+        store, self._store = self._store, None
+        if served is not None:
+            await served.stop(keep=self._plan.keep_replicas)
+        if store is not None:
+            await store.close()
 
     async def _start_coordinator(self) -> None:
         self._progress("coordinator", "starting", "")
@@ -212,6 +224,16 @@ class LocalCluster:
         with contextlib.suppress(TimeoutError):
             return not await actors.alive(handle, PING_TIMEOUT_S)
         return False
+
+
+def _require_room(profiles: list[Profile]) -> None:
+    """A cluster of our own never grows: raises `ConfigError` for a replica that it can never hold."""
+    cluster = placement.nodes()
+    for profile in profiles:
+        if lacking := placement.missing(placement.bundles_of(profile), cluster):
+            raise ConfigError(
+                f"A replica of {profile.name} {lacking}. Set RAY_ADDRESS to a cluster that has them."
+            )
 
 
 async def _init_ray(arguments: Mapping[str, Any]) -> None:

@@ -20,6 +20,8 @@ class RemoteEndpoint:
         self.base_url = profile.remote.base_url
         self.pid = 0
         self.log: tuple[str, ...] = ()
+        self.nodes: tuple[str, ...] = ()
+        self.lost_a_rank = False
 
     async def start(self, timeout_s: float) -> None:
         """Nothing to bring up."""

@@ -1,4 +1,4 @@
-"""The replica actor: owns one engine process and shows it in the store's directory while it answers."""
+"""The replica actor: owns one engine, on one node or a gang of them, and shows it in the directory."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ from collections.abc import Mapping
 from heavy.config import Settings
 from heavy.core import clock
 from heavy.core.errors import EngineUnavailable, HeavyError
+from heavy.core.fleet import ReplicaState
 from heavy.profiles.schema import Profile
 from heavy.replicas.client import HttpReplica
-from heavy.replicas.health import NO_LOAD, Health, HealthCheck, HealthLimits
+from heavy.replicas.health import NO_LOAD, Health, HealthCheck, HealthLimits, HealthReport
 from heavy.replicas.http import Endpoint, HttpPool
 from heavy.store.api import ReplicaInfo, Store
 from heavy.store.redis import connect
-from workers.engine_process import EngineProcess
-from workers.launch import engine_command, free_port
+from workers.engines.sglang.startup import classify
+from workers.fleet import placement
+from workers.fleet.gang import Gang, RankLink
+from workers.fleet.rank import RayRank
 from workers.remote_endpoint import RemoteEndpoint
 
 ANNOUNCE_EVERY_S = 0.5
 ANNOUNCE_TTL_S = 2.0
+LOG_EVERY_S = 1.0
 RESTARTS_MAX = 5
-"""Restarts in a row; an engine that stays up for `STEADY_S` starts counting anew."""
+"""Restarts in a row in place; an engine that stays up for `STEADY_S` starts counting anew."""
 STEADY_S = 60.0
 BACKOFF_S = 0.5
 BACKOFF_MAX_S = 30.0
+KILL_GRACE_S = 1.0
 
 HEALTH = HealthLimits(interval_s=0.5, timeout_s=2.0, failures_max=3)
 PROBES_AT_ONCE = 2
@@ -35,127 +40,199 @@ logger = logging.getLogger(__name__)
 
 
 class Replica:
-    """One replica of a profile: pending, starting, ready, draining, stopped or failed.
+    """One replica of a profile, from its start to its end; see `ReplicaState`.
 
-    The class of the Ray actor, without Ray: `workers.local` and the controller wrap it.
+    The class of the Ray actor. Ungrouped, for profiles that reserve nothing, it needs no Ray at all.
     """
 
-    def __init__(self, replica: str, profile: Profile, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        replica: str,
+        profile: Profile,
+        environment: Mapping[str, str],
+        revision: str = "",
+        group: str = "",
+    ) -> None:
+        """`group`: the name of the placement group whose first bundle it is in, one bundle a node."""
         self._replica = replica
         self._profile = profile
+        self._revision = revision
+        self._group = group
         self._settings = Settings.of(environment)
-        self._state = "pending"
-        self._detail = ""
-        self._engine: EngineProcess | RemoteEndpoint | None = None
+        self._state, self._since_ms, self._detail = ReplicaState.STARTING, clock.now_ms(), ""
+        self._given_up = False
+        self._mend = ""
+        """What the engine's log says one should do about its failure to start."""
+        self._engine: Gang | RemoteEndpoint | None = None
+        self._ranks: list[RankLink] = []
         self._store: Store | None = None
         self._load = NO_LOAD
-        self._health: asyncio.Task[None] | None = None
         self._pool = HttpPool(PROBES_AT_ONCE)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Bring the engine up and keep it up. Returns when it is ready; raises `EngineUnavailable`."""
+        """Begin to bring the engine up and to keep it up; what comes of it is announced. Once is enough."""
+        if self._store is not None:
+            return
         self._store = await connect(self._settings.store_url, self._settings)
-        self._tasks.append(asyncio.create_task(self._announce_forever()))
-        await self._start_engine()
-        self._tasks.append(asyncio.create_task(self._keep_up()))
+        lives = (self._live(), self._announce_forever(), self._keep_log())
+        self._tasks = [asyncio.create_task(life) for life in lives]
 
     async def status(self) -> ReplicaInfo:
         """What it announces."""
         return self._info()
 
-    async def log(self) -> tuple[str, ...]:
-        """The last lines of its engine."""
-        return self._engine.log if self._engine else ()
-
     async def drain(self) -> None:
-        """Accept nothing new. What is in flight goes on until `stop`."""
-        self._state = "draining"
-        await self._announce()
+        """Accept nothing new. What is in flight goes on until `stop`. Safe to call twice."""
+        if self._state is not ReplicaState.DRAINING:
+            await self._become(ReplicaState.DRAINING, "finishing what is in flight")
 
     async def ping(self) -> None:
         """Answers while the process is alive."""
 
     async def stop(self) -> None:
         """End the engine and disappear from the directory. Safe to call twice."""
-        self._state = "stopped"
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._forget_health()
         if self._engine is not None:
             await self._engine.stop()
         await self._pool.close()
-        if self._store is not None:
+        store, self._store = self._store, None
+        if store is not None:
             with contextlib.suppress(HeavyError):
-                await self._store.directory.withdraw(self._replica)
-            await self._store.close()
-            self._store = None
+                await self._log_to(store)
+                await store.directory.withdraw(self._replica)
+            await store.close()
 
-    async def _start_engine(self) -> None:
-        self._state, self._detail = "starting", ""
-        profile = self._profile
+    # -- the engine's life
+
+    async def _live(self) -> None:
+        """Bring the engine up, watch it, restart it in place when it ends; give up when that is no use."""
+        restarts = 0
         try:
-            self._engine = engine_of(self._replica, profile)
-            await self._engine.start(profile.serve.start_timeout_s)
+            while restarts <= RESTARTS_MAX:
+                await self._bring_up()
+                up_since_s = clock.monotonic_s()
+                end = await self._watch_to_its_end()
+                restarts = 1 if clock.monotonic_s() - up_since_s > STEADY_S else restarts + 1
+                await self._become(ReplicaState.FAILED, f"{end}; restarting")
+                await asyncio.sleep(min(BACKOFF_S * 2 ** (restarts - 1), BACKOFF_MAX_S))
+            await self._give_up(f"the engine ended {RESTARTS_MAX} times in a row")
         except HeavyError as error:
-            self._state, self._detail = "failed", str(error)
-            await self._announce()
-            raise
-        self._state = "ready"
-        self._health = asyncio.create_task(self._mind_health(self._engine.base_url))
-        await self._announce()
+            await self._give_up(f"{self._mend} {error}".strip())
+        except (
+            Exception
+        ) as error:  # a defect of ours: without a word the replica would seem to start for ever
+            logger.exception("the replica %s failed", self._replica)
+            await self._give_up(f"{type(error).__name__}: {error}")
 
-    async def _mind_health(self, base_url: str) -> None:
-        """Show the engine's own load, and a hung engine as failed until it answers again."""
+    async def _bring_up(self) -> None:
+        """A fresh engine that answers. Raises `EngineUnavailable`, `ConfigError`."""
+        self._mend, self._load = "", NO_LOAD
+        await self._become(ReplicaState.STARTING, "")
+        self._engine = await self._new_engine()
+        await self._engine.start(self._profile.serve.start_timeout_s)
+        await self._become(ReplicaState.READY, "")
+
+    async def _watch_to_its_end(self) -> str:
+        """Mind its health until it ends by itself, or is ended for being hung; how it ended."""
+        engine = self._engine
+        assert engine is not None
+        health = asyncio.create_task(self._mind_health(engine.base_url))
+        end = asyncio.create_task(engine.exited())
+        try:
+            await asyncio.wait({health, end}, return_when=asyncio.FIRST_COMPLETED)
+            how = f"the engine ended with status {end.result()}" if end.done() else health.result()
+            logger.warning("%s", engine.failure(how))
+        finally:
+            for task in (health, end):
+                task.cancel()
+            await asyncio.gather(health, end, return_exceptions=True)
+        await engine.stop(KILL_GRACE_S)
+        if engine.lost_a_rank:
+            raise EngineUnavailable(f"{self._replica} lost a node of its gang; all ranks were ended.")
+        return how
+
+    async def _mind_health(self, base_url: str) -> str:
+        """Show the engine's own load, and a hung engine as failed; ends when it has been hung too long."""
         if self._profile.engine == "remote":
-            return
+            await asyncio.Event().wait()
         endpoint = Endpoint.of(self._replica, base_url, self._profile)
         server = HttpReplica(endpoint, self._pool, silence_s=HEALTH.timeout_s)
+        ill_since_s: float | None = None
         async with contextlib.aclosing(HealthCheck(server, HEALTH).reports()) as reports:
             async for report in reports:
                 self._load = report.load
-                if self._state in ("ready", "failed"):
-                    ill = report.health is Health.ILL
-                    self._state = "failed" if ill else "ready"
-                    self._detail = f"it does not answer: {report.problem}" if ill else ""
+                await self._judge(report)
+                if report.health is not Health.ILL:
+                    ill_since_s = None
+                    continue
+                ill_since_s = clock.monotonic_s() if ill_since_s is None else ill_since_s
+                if clock.monotonic_s() - ill_since_s >= self._profile.serve.hung_restart_s:
+                    break
+        return f"the engine was hung ({report.problem}) and was ended"
 
-    async def _forget_health(self) -> None:
-        if self._health is not None:
-            self._health.cancel()
-            await asyncio.gather(self._health, return_exceptions=True)
-            self._health = None
+    async def _judge(self, report: HealthReport) -> None:
+        ill = report.health is Health.ILL
+        if ill and self._state is ReplicaState.READY:
+            await self._become(ReplicaState.FAILED, f"it does not answer: {report.problem}")
+        elif not ill and self._state is ReplicaState.FAILED:
+            await self._become(ReplicaState.READY, "")
 
-    async def _keep_up(self) -> None:
-        """Restart the engine whenever it ends by itself; give up after so many times in a row."""
-        restarts = 0
-        while restarts <= RESTARTS_MAX:
-            assert self._engine is not None
-            up_since_s = clock.monotonic_s()
-            status = await self._engine.exited()
-            await self._forget_health()
-            restarts = 1 if clock.monotonic_s() - up_since_s > STEADY_S else restarts + 1
-            logger.warning("%s", self._engine.failure(f"ended with status {status}"))
-            self._state, self._detail = "failed", f"the engine ended with status {status}; restarting"
-            await self._announce()
-            await self._engine.stop()
-            await asyncio.sleep(min(BACKOFF_S * 2 ** (restarts - 1), BACKOFF_MAX_S))
-            try:
-                await self._start_engine()
-            except EngineUnavailable as error:
-                logger.error("%s", error)
-        self._state = "failed"
-        self._detail = f"the engine ended {RESTARTS_MAX} times in a row and is not started again"
+    async def _new_engine(self) -> Gang | RemoteEndpoint:
+        if self._profile.engine == "remote":
+            return RemoteEndpoint(self._replica, self._profile)
+        if not self._group:
+            return Gang(self._replica, self._profile, "127.0.0.1", heard=self._hear)
+        await self._join_ranks()
+        host = await asyncio.to_thread(placement.serving_host)
+        return Gang(self._replica, self._profile, host, self._ranks, heard=self._hear)
+
+    async def _join_ranks(self) -> None:
+        """The actors of the other nodes, made once: they outlive the processes they own."""
+        if self._ranks or self._profile.serve.nodes == 1:
+            return
+        group = await asyncio.to_thread(placement.group_of, self._group)
+        if group is None:
+            raise EngineUnavailable(f"The placement group {self._group} is gone.", self._replica)
+        gpus = self._profile.serve.gpus / self._profile.serve.nodes
+        joins = [
+            RayRank.create(self._replica, self._profile, group, index, gpus)
+            for index in range(1, self._profile.serve.nodes)
+        ]
+        self._ranks = list(await asyncio.gather(*joins))
+
+    def _hear(self, line: str) -> None:
+        """How far the start is, or why it fails, as SGLang's log tells."""
+        if self._state is not ReplicaState.STARTING or (sign := classify(line)) is None:
+            return
+        if sign.state == "failed":
+            self._mend = self._mend or sign.detail
+        else:
+            self._detail = sign.detail
+
+    async def _give_up(self, reason: str) -> None:
+        logger.error("%s is given up: %s", self._replica, reason)
+        self._given_up = True
+        await self._become(ReplicaState.FAILED, reason)
+
+    # -- what others see
+
+    async def _become(self, state: ReplicaState, detail: str) -> None:
+        """Change state and show it. What drains goes on draining while its engine comes and goes."""
+        if self._state is ReplicaState.DRAINING and not self._given_up:
+            return
+        if state is not self._state:
+            self._since_ms = clock.now_ms()
+        self._state, self._detail = state, detail
+        await self._announce()
 
     async def _announce_forever(self) -> None:
         while True:
             await self._announce()
             await asyncio.sleep(ANNOUNCE_EVERY_S)
-
-    @property
-    def _base_url(self) -> str:
-        return self._engine.base_url if self._engine else ""
 
     async def _announce(self) -> None:
         if self._store is None:
@@ -165,12 +242,28 @@ class Replica:
         except HeavyError as error:
             logger.warning("%s could not be announced: %s", self._replica, error)
 
+    async def _keep_log(self) -> None:
+        """Keep the engine's last lines in the store, where they outlive it."""
+        kept: tuple[str, ...] = ()
+        while True:
+            await asyncio.sleep(LOG_EVERY_S)
+            if self._store is not None and self._engine is not None and self._engine.log != kept:
+                kept = self._engine.log
+                try:
+                    await self._log_to(self._store)
+                except HeavyError as error:
+                    logger.warning("the log of %s could not be kept: %s", self._replica, error)
+
+    async def _log_to(self, store: Store) -> None:
+        if self._engine is not None and self._engine.log:
+            await store.fleet.keep_log(self._replica, self._engine.log)
+
     def _info(self) -> ReplicaInfo:
-        profile, load_now = self._profile, self._load
+        profile, load_now, engine = self._profile, self._load, self._engine
         return ReplicaInfo(
             replica=self._replica,
             profile=profile.name,
-            base_url=self._base_url,
+            base_url=engine.base_url if engine else "",
             engine=profile.engine,
             model=profile.model,
             state=self._state,
@@ -180,12 +273,9 @@ class Replica:
             kv_tokens_max=load_now.kv_tokens_max,
             in_flight_max=profile.serve.in_flight_max,
             detail=self._detail,
-            pid=self._engine.pid if self._engine else 0,
+            pid=engine.pid if engine else 0,
+            nodes=engine.nodes if engine else (),
+            revision=self._revision,
+            since_ms=self._since_ms,
+            given_up=self._given_up,
         )
-
-
-def engine_of(replica: str, profile: Profile) -> EngineProcess | RemoteEndpoint:
-    """What serves a replica: a process of ours, or an endpoint of somebody else's. Raises `ConfigError`."""
-    if profile.engine == "remote":
-        return RemoteEndpoint(replica, profile)
-    return EngineProcess(replica, engine_command(profile, port=free_port()))

@@ -112,6 +112,19 @@ def _check(profile: Profile, toml: TomlFile) -> None:
         raise toml.fault(
             ("serve", "model_path"), f'is missing; engine = "{profile.engine}" loads a model from it'
         )
+    serve = profile.serve
+    if serve.gpus % serve.nodes:
+        raise toml.fault(
+            ("serve", "gpus"),
+            f"is {serve.gpus}, which does not spread evenly over serve.nodes = {serve.nodes}; correct one",
+        )
+    if serve.nodes > 1 and profile.engine in ("openvino", "remote"):
+        raise toml.fault(("serve", "nodes"), f'must be 1: engine = "{profile.engine}" runs on one node')
+    if serve.replicas_max and serve.replicas_max < serve.replicas:
+        raise toml.fault(
+            ("serve", "replicas_max"),
+            f"is {serve.replicas_max}, less than serve.replicas = {serve.replicas}; raise it or leave it out",
+        )
     for field in type(profile.prompts).model_fields:
         name = getattr(profile.prompts, field)
         if name and not _template_exists(profile, name):

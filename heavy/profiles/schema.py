@@ -11,16 +11,40 @@ from heavy.core.policy import KEEP_LAST, KEEP_LAST_MAX, ContextPolicy
 Engine = Literal["sglang", "openvino", "remote", "simulated"]
 Positive = Annotated[int, Field(gt=0)]
 Price = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0)]
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class ScaleSection(_Part):
+    """When replicas are added or taken away between `serve.replicas` and `serve.replicas_max`."""
+
+    kv_high: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Mean use of the KV cache above which one is added."""
+    kv_low: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Mean use that the remaining ones would have to stay below, for one to be taken away."""
+    queue_wait_high_s: Seconds = 5.0
+    """A generation that has waited so long for a replica asks for one more."""
+    rise_after_s: Seconds = 15.0
+    """How long the need must last."""
+    fall_after_s: Seconds = 300.0
+    """How long there must have been one too many; also the pause after any change."""
+
+
 class ServeSection(_Part):
     """How replicas of the profile are brought up. Unused for `remote`."""
 
     replicas: Annotated[int, Field(ge=0, le=64)] = 1
+    """How many there are, or at least are where `replicas_max` is more."""
+    replicas_max: Annotated[int, Field(ge=0, le=64)] = 0
+    """How many there may be under load; 0: never more than `replicas`."""
+    scale: ScaleSection = ScaleSection()
+    nodes: Annotated[int, Field(ge=1, le=16)] = 1
+    """Nodes of one replica: a gang with `gpus / nodes` GPUs on each, started and ended together."""
+    resources: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """More of Ray's resources that each node of a replica must have, such as { H200 = 8 }."""
     model_path: str = ""
     """A directory or hub id; relative paths start at the profile's own directory."""
     engine_python: str = ""
@@ -29,7 +53,11 @@ class ServeSection(_Part):
     env: dict[str, str] = {}
     gpus: Annotated[int, Field(ge=0)] = 0
     """GPUs of one replica, over all its nodes; also what GPU-seconds are counted by."""
-    start_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    start_timeout_s: Seconds = 600.0
+    drain_timeout_s: Seconds = 900.0
+    """How long a draining replica may finish what it has in flight."""
+    hung_restart_s: Seconds = 30.0
+    """How long a server may fail every health check before it is ended and started anew."""
     in_flight_max: Positive = 64
 
 

@@ -96,6 +96,8 @@ class _Queue:
     """Those who wait for a replica of one profile, served in the order they came."""
 
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    arrived_s: list[float] = field(default_factory=list)
+    """When each of those who wait came."""
     absent_since_s: float | None = None
     """Since when no replica of the profile has been seen working."""
 
@@ -159,6 +161,13 @@ class RoutedReplica:
             return estimated_prompt_tokens(messages, tools)
         return await min(working, key=lambda one: one.fullness).client.count_tokens(profile, messages, tools)
 
+    @property
+    def queue_wait_s(self) -> dict[str, float]:
+        """Per profile, how long the first in line has waited for room on a replica; only where one waits."""
+        now_s = clock.monotonic_s()
+        waiting = {profile: queue.arrived_s for profile, queue in self._queues.items() if queue.arrived_s}
+        return {profile: now_s - min(arrived_s) for profile, arrived_s in waiting.items()}
+
     def _may_move(self, journey: _Journey, error: HeavyError) -> bool:
         """Whether another attempt may help: an infrastructure failure, attempts and time left."""
         helps = isinstance(error, EngineUnavailable | EngineTimeout)
@@ -180,6 +189,7 @@ class RoutedReplica:
         request, arrived_s = journey.request, clock.monotonic_s()
         queue = self._queues.setdefault(request.profile, _Queue())
         bound = asyncio.timeout(clock.remaining_s(request.deadline_ms))
+        queue.arrived_s.append(arrived_s)
         try:
             async with bound, queue.turn:
                 while (place := await self._free(journey)) is None:
@@ -192,6 +202,8 @@ class RoutedReplica:
             raise EngineUnavailable(
                 f"No replica of {request.profile} had room before the deadline of {request.request_id}."
             ) from error
+        finally:
+            queue.arrived_s.remove(arrived_s)
 
     async def _free(self, journey: _Journey) -> _Place | None:
         """A place where there is room now. Nothing is awaited between choosing and taking."""

@@ -36,6 +36,7 @@ class RunnerParts:
     """A runner that executes, and what has to be closed with it."""
 
     host: TrajectoryHost
+    router: RoutedReplica
     store: Store
     tools: ToolBox
     pool: HttpPool
@@ -63,7 +64,8 @@ async def open_runner(settings: Settings) -> RunnerParts:
     registry = ReplicaRegistry.over_http(
         store.directory, profiles, pool, silence_s=settings.generation_silence_s
     )
-    replica = TracedReplica(RoutedReplica(registry), tracing)
+    router = RoutedReplica(registry)
+    replica = TracedReplica(router, tracing)
     deltas = Deltas(store.log, settings.delta_interval_ms / 1000)
     deltas.start()
     bench = Bench(profiles, replica, tools, store, tracing, limits_of(settings))
@@ -75,7 +77,7 @@ async def open_runner(settings: Settings) -> RunnerParts:
         in_flight_max=settings.runner_in_flight_max,
         lease_s=settings.lease_s,
     )
-    return RunnerParts(host, store, tools, pool, deltas, tracing)
+    return RunnerParts(host, router, store, tools, pool, deltas, tracing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ its lease: whoever holds another epoch, or none, gets `LeaseLost` and stops writ
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from heavy.core.fleet import Failures, Member, Wanted
 from heavy.core.ids import RunId, TrajectoryId
 from heavy.core.ledger import Ledger, Spend
 from heavy.core.records import Delta, Entry, Record
@@ -196,14 +197,23 @@ class ReplicaInfo:
     engine: str
     model: str
     state: str
-    """`starting`, `ready`, `draining` or `failed`."""
+    """A `heavy.core.fleet.ReplicaState`."""
     running: int = 0
     waiting: int = 0
     kv_tokens_used: int = 0
     kv_tokens_max: int = 0
     in_flight_max: int = 64
     detail: str = ""
+    """What it waits for, how far its start is, or why it failed."""
     pid: int = 0
+    nodes: tuple[str, ...] = ()
+    """The addresses of the nodes it runs on, that of rank 0 first."""
+    revision: str = ""
+    """What it was started from: see `heavy.core.fleet.Wanted`."""
+    since_ms: int = 0
+    """Since when it has been in this state."""
+    given_up: bool = False
+    """It failed and will not come back by itself: its controller replaces it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +224,8 @@ class RunnerInfo:
     in_flight: int
     in_flight_max: int
     pid: int = 0
+    queue_wait_s: Mapping[str, float] = field(default_factory=dict)
+    """Per profile, how long the first in line has waited there for a replica with room."""
 
 
 class Directory(Protocol):
@@ -240,8 +252,83 @@ class Directory(Protocol):
         ...
 
 
+class FleetStore(Protocol):
+    """What is wanted of each profile, which replicas are meant to exist, and who may change them.
+
+    The leader's writes are fenced: under an epoch that is over they raise `LeaseLost` and change nothing.
+    """
+
+    async def identity(self) -> str:
+        """What tells this fleet's actors and groups from another fleet's on the same Ray cluster."""
+        ...
+
+    async def lead(self, *, owner: str, lease_s: float) -> int | None:
+        """Become the leader if there is none; the epoch, or None while somebody else leads."""
+        ...
+
+    async def renew(self, *, epoch: int, lease_s: float) -> None:
+        """Stay the leader. Raises `LeaseLost`."""
+        ...
+
+    async def resign(self, *, epoch: int) -> None:
+        """Let somebody else lead at once; no error when that has happened already."""
+        ...
+
+    async def wanted(self) -> tuple[Wanted, ...]:
+        """What is to be served, by profile."""
+        ...
+
+    async def want(self, wanted: Wanted) -> None:
+        """Note what is to be served of a profile, whatever was noted before."""
+        ...
+
+    async def unwant(self, profile: str) -> None:
+        """Serve a profile no more."""
+        ...
+
+    async def change(self, profile: str, change: Callable[[Wanted], Wanted]) -> Wanted:
+        """Change what is wanted of a profile, atomically; as it is afterwards. Raises `NotFound`."""
+        ...
+
+    async def members(self) -> tuple[Member, ...]:
+        """Every replica that is meant to exist, by name."""
+        ...
+
+    async def number(self, profile: str) -> int:
+        """A number that no replica of the profile has had."""
+        ...
+
+    async def put_member(self, member: Member, *, epoch: int) -> None:
+        """Note or change a member. Raises `LeaseLost`."""
+        ...
+
+    async def erase_member(self, replica: str, *, epoch: int) -> None:
+        """Forget a member of which nothing is left. Raises `LeaseLost`."""
+        ...
+
+    async def failures(self) -> tuple[Failures, ...]:
+        """The failures in a row, by profile."""
+        ...
+
+    async def put_failures(self, failures: Failures, *, epoch: int) -> None:
+        """Note failures. Raises `LeaseLost`."""
+        ...
+
+    async def forget_failures(self, profile: str, *, epoch: int) -> None:
+        """The streak is over. Raises `LeaseLost`."""
+        ...
+
+    async def keep_log(self, replica: str, lines: Sequence[str]) -> None:
+        """Keep the last lines of a replica's engine for a day, whatever becomes of the replica."""
+        ...
+
+    async def log(self, replica: str) -> tuple[str, ...]:
+        """The last lines that were kept. Raises `NotFound`."""
+        ...
+
+
 class Store(Protocol):
-    """One connection to the run store, and its five parts."""
+    """One connection to the run store, and its six parts."""
 
     @property
     def log(self) -> RunLog: ...
@@ -253,6 +340,8 @@ class Store(Protocol):
     def control(self) -> ControlChannel: ...
     @property
     def directory(self) -> Directory: ...
+    @property
+    def fleet(self) -> FleetStore: ...
 
     async def ping(self) -> None:
         """Raises `StoreUnavailable` when the server does not answer."""

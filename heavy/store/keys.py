@@ -19,6 +19,13 @@ CONTROL_CHANNEL: Final = f"{PREFIX}control"
 """Where the id of a run is published when a control message was noted for it."""
 REPLICAS: Final = f"{PREFIX}replicas"
 RUNNERS: Final = f"{PREFIX}runners"
+FLEET_LEAD: Final = f"{PREFIX}{{fleet}}:lead"
+"""The epoch and the owner of whoever leads the fleet; expires with the lease."""
+FLEET_EPOCH: Final = f"{PREFIX}{{fleet}}:numbers"
+"""Hash: the last epoch, and how many replicas each profile has had."""
+FLEET_WANTED: Final = f"{PREFIX}{{fleet}}:wanted"
+FLEET_MEMBERS: Final = f"{PREFIX}{{fleet}}:members"
+FLEET_FAILURES: Final = f"{PREFIX}{{fleet}}:failures"
 
 
 class RunKeys:
@@ -54,6 +61,11 @@ class RunKeys:
     def all(self) -> tuple[str, ...]:
         """Every key of the run."""
         return (*self.kept, self.lease, self.deltas)
+
+
+def fleet_log(replica: str) -> str:
+    """Where the last lines of a replica's engine are kept."""
+    return f"{PREFIX}replica-log:{replica}"
 
 
 def request_key(tenant: str, request_id: str) -> str:

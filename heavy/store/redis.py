@@ -11,6 +11,7 @@ from heavy.core.errors import ConfigError
 from heavy.store.budgets import RedisBudgets
 from heavy.store.control import RedisControl
 from heavy.store.directory import RedisDirectory
+from heavy.store.fleet import RedisFleet
 from heavy.store.leases import RedisLeases
 from heavy.store.link import WATCHERS_MAX, Link
 from heavy.store.log import RedisRunLog
@@ -28,6 +29,7 @@ class RedisStore:
         self.budgets = RedisBudgets(link)
         self.control = RedisControl(link)
         self.directory = RedisDirectory(link)
+        self.fleet = RedisFleet(link)
 
     async def ping(self) -> None:
         """Raises `StoreUnavailable` when the server does not answer."""

@@ -254,3 +254,58 @@ end
 return found
 """
 )
+
+LEAD: Final = """
+-- KEYS lead, numbers. ARGV repeated, owner and token, lease_ms. Answers ok and the epoch, or `lost`.
+local lead = redis.call('GET', KEYS[1])
+if lead then
+  local epoch, token = string.match(lead, '^(%d+) (.*)$')
+  if token == ARGV[2] then return {'ok', tonumber(epoch)} end
+  return {'lost'}
+end
+local epoch = redis.call('HINCRBY', KEYS[2], 'epoch', 1)
+redis.call('SET', KEYS[1], epoch .. ' ' .. ARGV[2], 'PX', ARGV[3])
+return {'ok', epoch}
+"""
+
+_LED: Final = """
+local lead = redis.call('GET', KEYS[1])
+if not lead or string.match(lead, '^%d+') ~= ARGV[2] then return {'lost'} end
+"""
+
+LEAD_ON: Final = (
+    _LED
+    + """
+-- KEYS lead. ARGV repeated, epoch, lease_ms
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return {'ok'}
+"""
+)
+
+RESIGN: Final = (
+    _LED
+    + """
+-- KEYS lead. ARGV repeated, epoch
+redis.call('DEL', KEYS[1])
+return {'ok'}
+"""
+)
+
+LEAD_PUT: Final = (
+    _LED
+    + """
+-- KEYS lead, hash. ARGV repeated, epoch, field, value ('' removes it)
+if ARGV[4] == '' then redis.call('HDEL', KEYS[2], ARGV[3])
+else redis.call('HSET', KEYS[2], ARGV[3], ARGV[4]) end
+return {'ok'}
+"""
+)
+
+SWAP: Final = """
+-- KEYS hash. ARGV repeated, field, before, after. Answers ok, or `changed`.
+local now = redis.call('HGET', KEYS[1], ARGV[2])
+if now == ARGV[4] then return {'ok'} end
+if now ~= ARGV[3] then return {'changed'} end
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[4])
+return {'ok'}
+"""

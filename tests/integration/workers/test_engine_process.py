@@ -14,7 +14,7 @@ import pytest
 from heavy.core.errors import EngineUnavailable
 from heavy.profiles.loader import load_profiles
 from workers.engine_process import EngineProcess
-from workers.launch import EngineCommand, engine_command, free_port
+from workers.launch import EngineCommand, Place, engine_command, free_port
 
 from tests_support.up import PROFILES, alive, processes_below
 from tests_support.waiting import until
@@ -30,7 +30,7 @@ time.sleep(600)
 @pytest.fixture
 async def engine() -> AsyncIterator[EngineProcess]:
     profile = load_profiles([PROFILES]).get("brisk")
-    process = EngineProcess("brisk-0", engine_command(profile, port=free_port()))
+    process = EngineProcess("brisk-0", engine_command(profile, Place("127.0.0.1", free_port())))
     yield process
     await process.stop()
 
@@ -87,3 +87,14 @@ async def test_nothing_outlives_the_guards_parent(tmp_path: Path, number: signal
         return alive(below)
 
     await until(left, lambda pids: not pids, within_s=25.0)
+
+
+async def test_an_engine_does_not_outlive_a_guard_that_was_killed(engine: EngineProcess) -> None:
+    await engine.start(30.0)
+    (server,) = processes_below(engine.pid) - {engine.pid}
+    os.kill(engine.pid, signal.SIGKILL)
+
+    async def left() -> set[int]:
+        return alive({server})
+
+    await until(left, lambda pids: not pids, within_s=10.0)

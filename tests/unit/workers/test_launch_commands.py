@@ -8,7 +8,7 @@ import pytest
 from heavy.core.errors import ConfigError
 from heavy.profiles.loader import load_profiles
 from heavy.profiles.schema import Profile, ServeSection
-from workers.launch import engine_command, environment, free_port, model_path
+from workers.launch import Place, engine_command, environment, free_port, model_path
 from workers.shipped import DEMO_QUESTION, LOCAL_PROFILE, PROFILE_DIRECTORIES, demo_tools, out_of_scope
 
 from tests_support.up import PROFILES
@@ -22,7 +22,7 @@ def with_serve(profile: Profile, **changes: object) -> Profile:
 
 def test_kimi_k2_becomes_an_sglang_command_with_its_gpus_and_parsers() -> None:
     profile = with_serve(BOOK.get("kimi-k2-thinking"), engine_python=sys.executable)
-    argv = engine_command(profile, port=30_000).argv
+    argv = engine_command(profile, Place("127.0.0.1", 30_000)).argv
     line = " ".join(argv)
     for part in (
         "--model-path moonshotai/Kimi-K2-Thinking",
@@ -36,7 +36,7 @@ def test_kimi_k2_becomes_an_sglang_command_with_its_gpus_and_parsers() -> None:
 
 
 def test_our_own_engines_get_model_port_name_and_context() -> None:
-    command = engine_command(BOOK.get(LOCAL_PROFILE), port=1234)
+    command = engine_command(BOOK.get(LOCAL_PROFILE), Place("127.0.0.1", 1234))
     line = " ".join(command.argv)
     assert "-m workers.engines.openvino --model-path /" in line
     assert "--port 1234 --served-model-name abacus --context-length 4096" in line
@@ -51,7 +51,7 @@ def test_a_model_path_that_is_not_there_is_said_before_anything_starts(tmp_path:
 
 def test_a_remote_profile_has_no_process_to_start() -> None:
     with pytest.raises(ConfigError, match="no process"):
-        engine_command(BOOK.get("remote-openai"), port=1)
+        engine_command(BOOK.get("remote-openai"), Place("127.0.0.1", 1))
 
 
 def test_an_engine_inherits_nothing_of_heavys_or_rays(monkeypatch: pytest.MonkeyPatch) -> None:

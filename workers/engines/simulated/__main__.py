@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from workers.engines.api import process
 from workers.engines.simulated.engine import SimulatedEngine
 from workers.engines.simulated.mistakes import Mistake, parse_rates
 from workers.engines.simulated.profile import PROFILES
+from workers.engines.simulated.ranks import Ranks, follow
 from workers.engines.simulated.script import load_script
 
 
@@ -31,6 +33,10 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--answer-tokens", type=int, help="default behaviour: tokens of an answer")
     flags.add_argument("--agreement", type=float, help="chance that an answer is the usual one, 0 to 1")
     flags.add_argument("--rivals", type=int, help="how many other answers there are")
+    flags.add_argument("--load-s", type=float, default=0.0, help="time that loading takes, as its log tells")
+    flags.add_argument("--nnodes", type=int, default=1, help="nodes of the gang that this is a rank of")
+    flags.add_argument("--node-rank", type=int, default=0, help="which rank this is; 0 serves")
+    flags.add_argument("--dist-init-addr", default="", help="host:port of rank 0, where the ranks meet")
     flags.add_argument(
         "--mistake",
         action="append",
@@ -79,6 +85,10 @@ def main() -> int:
         engine = build(given)
     except (OSError, ValueError) as error:
         flags.error(str(error))
+    if given.node_rank > 0:
+        return asyncio.run(follow(given.dist_init_addr, given.node_rank))
+    engine.ranks = Ranks(given.dist_init_addr, given.nnodes) if given.nnodes > 1 else None
+    engine.load_s = given.load_s
     return process.serve(given, lambda: engine)
 
 

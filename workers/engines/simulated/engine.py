@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -25,6 +26,7 @@ from workers.engines.simulated import behaviour
 from workers.engines.simulated.mistakes import OF_CALLS, Mistake, draw
 from workers.engines.simulated.profile import SimulatedProfile
 from workers.engines.simulated.prompt import PrefixCache, SimulatedPrompt, prompt_ids, render, token_ids
+from workers.engines.simulated.ranks import Ranks
 from workers.engines.simulated.script import ScriptedStep
 from workers.engines.simulated.wheel import Wheel
 
@@ -54,6 +56,9 @@ class SimulatedEngine:
         self.admission = Admission(limits.running_max, limits.waiting_max, limits.kv_tokens)
         self.cache = PrefixCache(limits.kv_tokens)
         self.wheel = Wheel()
+        self.ranks: Ranks | None = None
+        """The other ranks, where this is the first of a gang."""
+        self.load_s = 0.0
         self._running: set[SimulatedGeneration] = set()
         self._attempts: OrderedDict[object, int] = OrderedDict()
         self._emitted: deque[tuple[float, int]] = deque()
@@ -76,13 +81,22 @@ class SimulatedEngine:
         return self._info
 
     async def start(self) -> None:
-        """Nothing to load."""
+        """Wait for the other ranks, then for as long as loading takes, saying so as SGLang does."""
+        if self.ranks is not None:
+            await self.ranks.gather()
+        for percent in range(0, 101, 10) if self.load_s else ():
+            said = f"Loading safetensors checkpoint shards: {percent:3d}% Completed | simulated\n"
+            sys.stdout.write(said)
+            sys.stdout.flush()
+            await asyncio.sleep(self.load_s / 11)
 
     async def stop(self) -> None:
         """Abort what runs."""
         for generation in tuple(self._running):
             generation.abort()
         self.wheel.stop()
+        if self.ranks is not None:
+            await self.ranks.close()
 
     async def submit(self, request: ChatRequest) -> SimulatedGeneration:
         """Queue a generation. Raises ContextOverflow, QueueFull, EngineFailed."""
@@ -115,8 +129,9 @@ class SimulatedEngine:
         )
 
     def failure(self) -> str | None:
-        """It never breaks as a whole."""
-        return None
+        """It breaks as a whole only when it has lost a rank."""
+        lost = self.ranks is not None and self.ranks.lost
+        return f"{behaviour.MARK} a rank of the gang is gone." if lost else None
 
     # -- for generations
 

@@ -1,0 +1,90 @@
+"""What an operator wants served, which replicas are meant to exist for it, and what has gone wrong so far.
+
+Written by the controller of `workers.fleet` and by administrators; kept in the store, so that a controller
+can be restarted at any line and another one can go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+
+REVISION_CHARS = 10
+
+
+class ReplicaState(StrEnum):
+    """Where a replica is, as people see it."""
+
+    PENDING = "pending"
+    """Waiting for resources."""
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    """Finishing what is in flight, accepting nothing new."""
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be served of one profile. `replicas` lies between the minimum and the maximum."""
+
+    profile: str
+    definition: str
+    """The whole profile as JSON: what replicas are started from."""
+    replicas: int
+    replicas_min: int
+    replicas_max: int
+    drained: tuple[str, ...] = ()
+    """Replicas that a person has asked to go."""
+    restarts: int = 0
+    """How often a person has asked for a new start: another number, another revision."""
+    dismissed: bool = False
+    """Its replicas go at once, whatever they have in flight."""
+
+    @property
+    def revision(self) -> str:
+        """A short digest of the definition: a replica of another one is out of date."""
+        text = f"{self.restarts}\n{self.definition}"
+        return hashlib.sha256(text.encode()).hexdigest()[:REVISION_CHARS]
+
+
+class Phase(StrEnum):
+    """What a member is meant to do."""
+
+    SERVING = "serving"
+    DRAINING = "draining"
+    LEAVING = "leaving"
+    """Its processes and its resources are being given back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A replica that is meant to exist. Noted before anything of it is made, erased when it is gone."""
+
+    replica: str
+    profile: str
+    revision: str
+    definition: str
+    created_ms: int
+    launched: bool = False
+    """Whether its actor has been made: from then on, no actor means a dead one."""
+    phase: Phase = Phase.SERVING
+    since_ms: int = 0
+    """When the phase began."""
+    reason: str = ""
+    """Why it drains or leaves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Failures in a row of one profile's revision. After so many it is quarantined until it changes."""
+
+    profile: str
+    revision: str
+    count: int
+    last_ms: int
+    reason: str
+    """What the last one said, last log lines included."""
+    quarantined: bool = False
