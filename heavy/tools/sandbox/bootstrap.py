@@ -6,6 +6,8 @@ says `READY` on stdout before it reads the code: whoever started it sends nothin
 not complete yet.
 """
 
+from __future__ import annotations
+
 import _ast
 import io
 import os
@@ -14,6 +16,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import ModuleType
     from typing import Any
 
 READY = b"R"
@@ -35,7 +38,9 @@ class Stdout(io.TextIOWrapper):
 
 def confine(limits: dict[str, int]) -> None:
     """Drop what bwrap left open, be first in line when the host runs out of memory, be nobody, be bounded."""
-    os.closerange(3, 1 << 30)
+    control = limits.get("control", 2)
+    os.closerange(3, control)
+    os.closerange(control + 1, 1 << 30)
     with open("/proc/self/oom_score_adj", "w") as score:
         score.write("1000")
     if os.getuid() == 0:
@@ -43,7 +48,8 @@ def confine(limits: dict[str, int]) -> None:
         os.setresgid(limits["uid"], limits["uid"], limits["uid"])
         os.setresuid(limits["uid"], limits["uid"], limits["uid"])
     cpu_s = limits["cpu_s"]
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+    hard_s = limits["session_cpu_s"] if "control" in limits else cpu_s
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, hard_s + 1))
     for kind, value in (
         (resource.RLIMIT_AS, limits["memory_bytes"]),
         (resource.RLIMIT_NPROC, limits["threads"]),
@@ -56,47 +62,56 @@ def confine(limits: dict[str, int]) -> None:
         resource.setrlimit(kind, (value, value))
 
 
-def run(source: str, stdout: Stdout) -> None:
-    """Execute; show the value of a last expression when nothing else was printed, as a prompt would."""
-    main = type(sys)("__main__")
-    sys.modules["__main__"] = main
-    tree: Any = compile(source, FILENAME, "exec", _ast.PyCF_ONLY_AST)
+def run(source: str, name: str, stdout: Stdout, main: ModuleType) -> None:
+    """Execute in `main`; show the value of a last expression when nothing was printed, as a prompt would."""
+    tree: Any = compile(source, name, "exec", _ast.PyCF_ONLY_AST)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], _ast.Expr) else None
-    exec(compile(tree, FILENAME, "exec"), main.__dict__)  # noqa: S102 - what the sandbox is for
+    exec(compile(tree, name, "exec"), main.__dict__)  # noqa: S102 - what the sandbox is for
     if last is None:
         return
-    value = eval(compile(_ast.Expression(last.value), FILENAME, "eval"), main.__dict__)  # noqa: S307
+    value = eval(compile(_ast.Expression(last.value), name, "eval"), main.__dict__)  # noqa: S307
     if value is not None and not stdout.used:
         stdout.write(f"{value!r}\n")
 
 
-def explain(error: BaseException, source: str) -> None:
-    """Write the traceback, with the frames of the code alone."""
+def explain(error: BaseException, sources: dict[str, str]) -> None:
+    """Write the traceback, with the frames of the code alone: that of `sources`, by file name."""
     import linecache
     import traceback
 
-    linecache.cache[FILENAME] = (len(source), None, source.splitlines(keepends=True), FILENAME)
+    for name, text in sources.items():
+        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+
     report = traceback.TracebackException.from_exception(error, limit=-200)
     waiting: list[traceback.TracebackException | None] = [report]
     while waiting:
         part = waiting.pop()
         if part is not None:
-            part.stack[:] = [frame for frame in part.stack if frame.filename == FILENAME]
+            part.stack[:] = [frame for frame in part.stack if frame.filename in sources]
             waiting += [part.__cause__, part.__context__, *(part.exceptions or ())]
     sys.__stderr__.write("".join(report.format()))  # type: ignore[union-attr]
 
 
-def main() -> int:
-    """The exit status: 0, the code's own, or one of the two above."""
-    confine({name: int(value) for name, value in (pair.split("=") for pair in sys.argv[1:])})
-    os.write(1, READY)
-    source = sys.stdin.buffer.read().decode("utf-8", "replace")
+def prepare() -> dict[str, int]:
+    """Confine, and find the libraries. The limits, by name."""
+    limits = {name: int(value) for name, value in (pair.split("=") for pair in sys.argv[1:])}
+    confine(limits)
     sys.argv[:] = [""]
     sys.path.append("/python/site")
+    sys.path += [f"/python/own-{number}" for number in range(limits["packages"])]
+    return limits
+
+
+def main() -> int:
+    """Run one program; the exit status: 0, the code's own, or one of the two above."""
+    prepare()
+    os.write(1, READY)
+    source = sys.stdin.buffer.read().decode("utf-8", "replace")
     stdout = Stdout(sys.stdout.buffer, encoding="utf-8", errors="backslashreplace")
     sys.stdout = stdout
+    module = sys.modules["__main__"] = type(sys)("__main__")
     try:
-        run(source, stdout)
+        run(source, FILENAME, stdout, module)
     except SystemExit:
         raise
     except MemoryError as error:
@@ -104,10 +119,6 @@ def main() -> int:
         os.write(2, b"MemoryError\n")
         return OUT_OF_MEMORY
     except BaseException as error:
-        explain(error, source)
+        explain(error, {FILENAME: source})
         return EXCEPTION
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -28,7 +28,23 @@ UID: Final = 1000
 NOBODY: Final = 65534
 """Who the code is outside, where the server itself is root."""
 
-_BOOTSTRAP: Final = (Path(__file__).parent / "bootstrap.py").read_text(encoding="utf-8")
+SESSION_LIBRARIES: Final = (*LIBRARIES, "matplotlib")
+"""The same for a session, whose plots are kept."""
+WORK: Final = "/tmp/work"
+"""Where a session's code starts; the files there are the session's."""
+
+
+def _program(*names: str) -> str:
+    """One source of several that are modules outside, where they import each other's names."""
+    folder = Path(__file__).parent
+    parts = [(folder / f"{name}.py").read_text(encoding="utf-8") for name in names]
+    lines = "\n".join(parts).splitlines(keepends=True)
+    kept = (line for line in lines if not line.startswith(("from heavy.", "from __future__")))
+    return "from __future__ import annotations\n" + "".join(kept)
+
+
+_CALL: Final = _program("bootstrap") + "\nsys.exit(main())\n"
+_SESSION: Final = _program("bootstrap", "cells") + "\nserve()\n"
 
 
 class SandboxUnavailable(ConfigError):
@@ -50,6 +66,8 @@ class SandboxLimits:
     output_bytes: int = 64 << 10
     flood_bytes: int = 16 << 20
     """A call that prints more than this in all is stopped."""
+    session_cpu_s: int = 600
+    """CPU seconds of all calls of a session together."""
     cgroup: str = ""
     """A delegated cgroup v2 directory; each sandbox gets a child of it, bounded as a whole. Empty: none."""
     packages: tuple[str, ...] = ()
@@ -64,6 +82,8 @@ class SandboxLimits:
             "threads": self.threads,
             "files": self.files,
             "file_bytes": self.file_bytes,
+            "session_cpu_s": self.session_cpu_s,
+            "packages": len(self.packages),
         }
         return [f"{name}={value}" for name, value in inside.items()]
 
@@ -76,9 +96,13 @@ class Jail:
     program: tuple[str, ...]
     filter: bytes
     libraries: dict[str, str]
-    """The installed distributions of `LIBRARIES` and their versions."""
+    """Which of the libraries are installed, and their versions."""
+    session: bool = False
+    """Whether it runs cells until it is told to end, instead of one program."""
 
-    def argv(self, *, seccomp_fd: int, info_fd: int, go_fd: int | None) -> list[str]:
+    def argv(
+        self, *, seccomp_fd: int, info_fd: int, go_fd: int | None, control_fd: int | None = None
+    ) -> list[str]:
         """The whole command. bwrap writes the pid of the namespace's first process to `info_fd`.
 
         With `go_fd` (root) it waits there until the caller has written the user map, and the bootstrap
@@ -89,18 +113,23 @@ class Jail:
             words += ["--uid", str(UID), "--gid", str(UID)]
         else:
             words += ["--userns-block-fd", str(go_fd), "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-        return [*words, "--", *self.program]
+        answers = [] if control_fd is None else [f"control={control_fd}"]
+        return [*words, "--", *self.program, *answers]
 
 
-def build(limits: SandboxLimits) -> Jail:
-    """Look around once and write the command. Raises `SandboxUnavailable`."""
+def build(limits: SandboxLimits, *, session: bool = False, libraries: tuple[str, ...] | None = None) -> Jail:
+    """Look around once and write the command. Raises `SandboxUnavailable`.
+
+    Inside are those of `libraries` (by default the numeric ones) that are installed, and what they require.
+    """
     machine = platform.machine()
     if sys.platform != "linux" or machine not in seccomp.SUPPORTED:
         raise SandboxUnavailable(
             f"The python sandbox needs Linux on {' or '.join(seccomp.SUPPORTED)}, "
             f"not {sys.platform} on {machine}."
         )
-    packages = dict(_packages())
+    libraries = libraries or (SESSION_LIBRARIES if session else LIBRARIES)
+    packages = dict(_packages(libraries))
     command = [
         _bwrap(),
         *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
@@ -112,10 +141,13 @@ def build(limits: SandboxLimits) -> Jail:
         *(word for name, path in packages.items() for word in ("--ro-bind", path, f"/python/site/{name}")),
         *("--proc", "/proc", "--dev", "/dev"),
         *("--perms", "1777", "--size", str(limits.tmp_bytes), "--tmpfs", "/tmp"),
+        *_own_packages(limits.packages),
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"),
     ]
-    program = ["/python/bin/python3", "-s", "-S", "-P", "-B", "-c", _BOOTSTRAP, *limits.arguments()]
-    return Jail(tuple(command), tuple(program), seccomp.program(machine), _versions())
+    text = _SESSION if session else _CALL
+    program = ["/python/bin/python3", "-s", "-S", "-P", "-B", "-c", text, *limits.arguments()]
+    versions = {dist.metadata["Name"]: dist.version for dist in _installed(libraries)}
+    return Jail(tuple(command), tuple(program), seccomp.program(machine), versions, session)
 
 
 def _bwrap() -> str:
@@ -144,6 +176,8 @@ def _environment() -> Iterator[str]:
         ("PYTHONUTF8", "1"),
         ("OPENBLAS_NUM_THREADS", "1"),
         ("OMP_NUM_THREADS", "1"),
+        ("MPLBACKEND", "Agg"),
+        ("MPLCONFIGDIR", "/tmp/.matplotlib"),
     ):
         yield from ("--setenv", name, value)
 
@@ -196,11 +230,6 @@ def _interpreter() -> Iterator[str]:
             return
 
 
-def _versions() -> dict[str, str]:
-    """The installed distributions of `LIBRARIES`."""
-    return {dist.metadata["Name"]: dist.version for dist in _installed(LIBRARIES)}
-
-
 def _installed(names: tuple[str, ...]) -> Iterator[metadata.Distribution]:
     for name in names:
         try:
@@ -209,9 +238,15 @@ def _installed(names: tuple[str, ...]) -> Iterator[metadata.Distribution]:
             continue
 
 
-def _packages() -> Iterator[tuple[str, str]]:
-    """The top-level files and folders of `LIBRARIES` and of all they require, by name."""
-    waiting, seen = list(LIBRARIES), set[str]()
+def _own_packages(directories: tuple[str, ...]) -> Iterator[str]:
+    """The operator's directories, behind the numeric libraries, in their order."""
+    for number, directory in enumerate(directories):
+        yield from ("--ro-bind", directory, f"/python/own-{number}")
+
+
+def _packages(libraries: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """The top-level files and folders of `libraries` and of all they require, by name."""
+    waiting, seen = list(libraries), set[str]()
     while waiting:
         for dist in _installed((waiting.pop(),)):
             if dist.name in seen:
