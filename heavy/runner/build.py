@@ -98,6 +98,10 @@ class Bench:
         toolset = Toolset(traced, output_chars_max=profile.limits.tool_output_chars_max)
         return Trajectory(spec, profile, self.replica, toolset, journal, ProfileMeter(profile), self.limits)
 
+    async def over(self, spec: TrajectorySpec) -> None:
+        """What tools kept for a trajectory that ended goes."""
+        await self.tools.end(spec.run, spec.trajectory)
+
     def title(self, profile: str) -> str:
         """What people call the model of a profile."""
         return self.profiles.get(profile).title

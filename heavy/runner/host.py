@@ -45,6 +45,10 @@ class Workbench(Protocol):
         """What people call the model of a profile."""
         ...
 
+    async def over(self, spec: TrajectorySpec) -> None:
+        """The trajectory has ended: let go of what was kept for it."""
+        ...
+
 
 class TrajectoryHost:
     """Implements `heavy.runner.api.Runner` in this process. `stop` cuts what is under way."""
@@ -152,6 +156,8 @@ class TrajectoryHost:
         except Exception as error:
             logger.exception("%s of %s failed inside the runner", spec.trajectory, spec.run)
             problem = HeavyError(f"It failed inside the runner: {type(error).__name__}; its log says more.")
+        finally:
+            await self._bench.over(spec)
         if trajectory is None:
             return _failed(spec, problem)
         return replace(trajectory.cut(problem.code, str(problem)), kind=OutcomeKind.FAILED)

@@ -77,6 +77,8 @@ class PythonSection(ToolSection):
     """Directories (such as an environment's site-packages) whose content can be imported, read-only."""
     sessions_max: Positive = 64
     """Interpreters kept at once; beyond, the one idle for longest is lost."""
+    session_cpu_s: Positive = 600
+    """CPU seconds of a session's calls together."""
     session_idle_s: Seconds = 900.0
     session_lifetime_s: Seconds = 4 * 3600.0
     attachment_kib: Positive = 256

@@ -57,9 +57,7 @@ def trouble(run: Execution, limits: SandboxLimits, timeout_s: float) -> str:
         case Ending.TIMEOUT:
             return f"The code was stopped after {timeout_s:g} s."
         case Ending.FLOOD:
-            return (
-                f"The code was stopped: it printed more than {limits.flood_bytes >> 20} MiB. Print less."
-            )
+            return f"The code was stopped: it printed more than {limits.flood_bytes >> 20} MiB. Print less."
         case Ending.KILLED:
             return f"The code was killed (status {run.status}): it crashed or ran out of memory or CPU."
         case Ending.BROKEN:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import platform
 from collections.abc import Mapping
 from typing import Any, Final
@@ -96,7 +97,7 @@ class PythonSessionTool:
         data = data[: self._attachment_bytes]
         label = f"{name}, the first {len(data)} bytes" if more else f"{name}, {len(data)} bytes"
         try:
-            return fence(label, data.decode("utf-8", "strict" if not more else "ignore"))
+            return fence(label, codecs.getincrementaldecoder("utf-8")().decode(data, final=not more))
         except UnicodeDecodeError:
             return fence(f"{label}, base64", base64.b64encode(data).decode())
 

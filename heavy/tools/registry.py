@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from heavy.core.errors import ConfigError, HeavyError
+from heavy.core.ids import RunId, TrajectoryId
 from heavy.core.traces import TraceReader
-from heavy.tools.api import Tool
+from heavy.tools.api import Closing, Lasting, Tool
 from heavy.tools.cache import CachedTool, ToolCache
 from heavy.tools.config import DEFAULT, PYTHON, PythonSection, ToolsConfig
 from heavy.tools.history import Remembering
 from heavy.tools.python import PythonTool
+from heavy.tools.python_session import PythonSessionTool
 from heavy.tools.sandbox.jail import SandboxLimits
 from heavy.tools.sandbox.level import level_of
 from heavy.tools.sandbox.sandbox import Sandbox
+from heavy.tools.sandbox.sessions import SessionBounds, Sessions
 from heavy.tools.traces import TraceLimits, trace_tools
 
 _log = logging.getLogger(__name__)
@@ -25,8 +29,14 @@ class ToolBox:
     """The tools of one process, ready to be called, and why others are missing."""
 
     def __init__(
-        self, tools: Sequence[Tool], missing: dict[str, HeavyError], cache: ToolCache | None
+        self,
+        tools: Sequence[Tool],
+        missing: dict[str, HeavyError],
+        cache: ToolCache | None,
+        kept: Sequence[object] = (),
     ) -> None:
+        """`kept`: what is `Lasting` or `Closing`, below the wrappers of `tools`."""
+        self._kept = tuple(kept)
         self._tools = {tool.spec.name: tool for tool in tools}
         self._missing = dict(missing)
         self._cache = cache
@@ -56,10 +66,19 @@ class ToolBox:
         chosen = (known[name] for name in names)
         return tuple(Remembering(tool) if tool.spec.stateful else tool for tool in chosen)
 
+    async def end(self, run: RunId, trajectory: TrajectoryId) -> None:
+        """A trajectory is over: what its tools kept for it goes."""
+        for kept in self._kept:
+            if isinstance(kept, Lasting):
+                await kept.end(run, trajectory)
+
     async def close(self) -> None:
-        """End executions under way and close the cache; safe to call twice."""
+        """End executions under way, close the cache and the tools; safe to call twice."""
         if self._cache is not None:
             await self._cache.close()
+        for kept in reversed(self._kept):
+            if isinstance(kept, Closing):
+                await kept.close()
 
 
 async def open_tools(config: ToolsConfig = DEFAULT, *, cache: ToolCache | None = None) -> ToolBox:
@@ -69,6 +88,7 @@ async def open_tools(config: ToolsConfig = DEFAULT, *, cache: ToolCache | None =
     Time-outs, arguments and clipping are the toolset's; tracing is the runner's.
     """
     tools: list[Tool] = []
+    kept: list[object] = []
     missing: dict[str, HeavyError] = {}
     for name, make in _makers(config):
         try:
@@ -77,8 +97,9 @@ async def open_tools(config: ToolsConfig = DEFAULT, *, cache: ToolCache | None =
             _log.warning("the tool %s is not available: %s", name, error)
             missing[name] = error
             continue
+        kept.append(tool)
         tools.append(CachedTool(tool, cache, config.cache_policy(name)) if cache is not None else tool)
-    return ToolBox(tools, missing, cache)
+    return ToolBox(tools, missing, cache, kept)
 
 
 def _makers(config: ToolsConfig) -> Iterator[tuple[str, Callable[[], Awaitable[Tool]]]]:
@@ -95,10 +116,26 @@ async def _python(section: PythonSection) -> Tool:
         file_bytes=section.file_mib << 20,
         tmp_bytes=section.files_mib << 20,
         output_bytes=section.output_kib << 10,
+        session_cpu_s=section.session_cpu_s,
         cgroup=section.cgroup,
         packages=section.packages,
     )
+    if section.mode == "session":
+        return await _python_session(section, limits)
     sandbox = Sandbox(limits, concurrency=section.sandboxes_max or None)
     await sandbox.probe()
     _log.info("python runs behind: %s", level_of(limits))
-    return PythonTool(sandbox)
+    return PythonTool(sandbox, timeout_s=section.timeout_s)
+
+
+async def _python_session(section: PythonSection, limits: SandboxLimits) -> Tool:
+    await Sandbox(limits).probe()
+    bounds = SessionBounds(section.sessions_max, section.session_idle_s, section.session_lifetime_s)
+    if section.sandboxes_max:
+        bounds = replace(bounds, computing_max=section.sandboxes_max)
+    _log.info("python sessions run behind: %s", level_of(limits))
+    return PythonSessionTool(
+        Sessions(limits, bounds),
+        timeout_s=section.timeout_s,
+        attachment_bytes=section.attachment_kib << 10,
+    )

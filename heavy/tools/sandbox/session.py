@@ -18,7 +18,7 @@ from heavy.tools.sandbox.jail import Jail, SandboxLimits
 from heavy.tools.sandbox.output import Output
 from heavy.tools.sandbox.sandbox import CODE_BYTES_MAX, Ending, Execution
 
-INTERRUPT_GRACE_S: Final = 2.0
+INTERRUPT_GRACE_S: Final = 1.0
 """How long a cell that was interrupted may take to end before its session is killed."""
 NOTES_BYTES_MAX: Final = 16_384
 _ANSWER_LINE_MAX: Final = 64

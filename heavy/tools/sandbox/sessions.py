@@ -17,7 +17,7 @@ from typing import Final
 from heavy.core.clock import monotonic_s
 from heavy.tools.sandbox import jail
 from heavy.tools.sandbox.jail import SandboxLimits
-from heavy.tools.sandbox.session import CellRun, Session, SessionLost
+from heavy.tools.sandbox.session import INTERRUPT_GRACE_S, CellRun, Session, SessionLost
 
 Key = tuple[str, str]
 """Run and trajectory."""
@@ -114,10 +114,12 @@ class Sessions:
         self._notebooks.move_to_end(key)
         self._sweeper = self._sweeper or asyncio.create_task(self._sweep_forever())
         async with book.lock:
-            yield book
-            book.used_s = monotonic_s()
-            if book.session is not None and book.session.lost:
-                await self._drop(book, book.session.lost)
+            try:
+                yield book
+            finally:
+                book.used_s = monotonic_s()
+                if book.session is not None and book.session.lost:
+                    await self._drop(book, book.session.lost)
 
     async def ready(self, book: Notebook, history: Sequence[Cell] | None, timeout_s: float) -> Session:
         """The living session with the state of all calls before, catching up where that is safe.
@@ -141,7 +143,10 @@ class Sessions:
         async with asyncio.timeout(timeout_s):
             await self._computing.acquire()
         try:
-            run = await book.session.run(cell.code, timeout_s=max(0.01, deadline_s - monotonic_s()))
+            left_s = deadline_s - monotonic_s()
+            # What is left for it to be interrupted in keeps the session where the code lets itself be stopped.
+            code_s = max(left_s / 2, left_s - INTERRUPT_GRACE_S)
+            run = await book.session.run(cell.code, timeout_s=code_s)
         except asyncio.CancelledError:
             book.dirty = True
             raise
