@@ -12,7 +12,18 @@ from heavy.core.ids import RunId, TrajectoryId
 from heavy.core.traces import TraceReader
 from heavy.tools.api import Closing, Lasting, Tool
 from heavy.tools.cache import CachedTool, ToolCache
-from heavy.tools.config import DEFAULT, PYTHON, PythonSection, ToolsConfig
+from heavy.tools.config import (
+    DEFAULT,
+    PYTHON,
+    WEB_FETCH,
+    WEB_SEARCH,
+    NetworkSection,
+    PythonSection,
+    ToolsConfig,
+    WebFetchSection,
+    WebSearchSection,
+    secret_of,
+)
 from heavy.tools.history import Remembering
 from heavy.tools.python import PythonTool
 from heavy.tools.python_session import PythonSessionTool
@@ -21,6 +32,12 @@ from heavy.tools.sandbox.level import level_of
 from heavy.tools.sandbox.sandbox import Sandbox
 from heavy.tools.sandbox.sessions import SessionBounds, Sessions
 from heavy.tools.traces import TraceLimits, trace_tools
+from heavy.tools.web.extract import ExtractLimits, Extractor
+from heavy.tools.web.fetch import WebFetchTool
+from heavy.tools.web.guard import Rules
+from heavy.tools.web.http import Web, WebLimits
+from heavy.tools.web.robots import Robots
+from heavy.tools.web.search import WebSearchTool
 
 _log = logging.getLogger(__name__)
 
@@ -106,6 +123,10 @@ def _makers(config: ToolsConfig) -> Iterator[tuple[str, Callable[[], Awaitable[T
     """The tools that are on, and how each is made."""
     if config.tools.python is not None:
         yield PYTHON, partial(_python, config.tools.python)
+    if config.tools.web_search is not None:
+        yield WEB_SEARCH, partial(_web_search, config.tools.web_search, config.network)
+    if config.tools.web_fetch is not None:
+        yield WEB_FETCH, partial(_web_fetch, config.tools.web_fetch, config.network)
 
 
 async def _python(section: PythonSection) -> Tool:
@@ -126,6 +147,39 @@ async def _python(section: PythonSection) -> Tool:
     await sandbox.probe()
     _log.info("python runs behind: %s", level_of(limits))
     return PythonTool(sandbox, timeout_s=section.timeout_s)
+
+
+async def _web_search(section: WebSearchSection, network: NetworkSection) -> Tool:
+    return WebSearchTool(
+        section.provider,
+        Rules(block_hosts=network.block_hosts),
+        url=section.url,
+        key=secret_of(section.api_key_env, "[tools.web_search]"),
+        results_max=section.results_max,
+        tries_max=section.tries_max,
+        at_once_max=section.calls_at_once_max,
+        timeout_s=section.timeout_s,
+    )
+
+
+async def _web_fetch(section: WebFetchSection, network: NetworkSection) -> Tool:
+    extractor = Extractor(
+        ExtractLimits(section.text_chars_max, section.pdf_pages_max), bytes_max=section.bytes_max
+    )
+    await extractor.probe()
+    web = Web(
+        Rules(section.ports, frozenset(network.block_hosts), frozenset(network.allow_private)),
+        WebLimits(
+            bytes_max=section.bytes_max,
+            redirects_max=section.redirects_max,
+            at_once_max=section.at_once_max,
+            per_host_at_once_max=section.per_host_at_once_max,
+            per_host_delay_s=section.per_host_delay_s,
+            user_agent=section.user_agent,
+        ),
+    )
+    robots = Robots(web) if section.robots == "obey" else None
+    return WebFetchTool(web, extractor, robots, page_chars=section.page_chars, timeout_s=section.timeout_s)
 
 
 async def _python_session(section: PythonSection, limits: SandboxLimits) -> Tool:

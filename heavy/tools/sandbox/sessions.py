@@ -144,7 +144,7 @@ class Sessions:
             await self._computing.acquire()
         try:
             left_s = deadline_s - monotonic_s()
-            # What is left for it to be interrupted in keeps the session where the code lets itself be stopped.
+            # The rest is for interrupting it, which keeps the session where the code lets itself be stopped.
             code_s = max(left_s / 2, left_s - INTERRUPT_GRACE_S)
             run = await book.session.run(cell.code, timeout_s=code_s)
         except asyncio.CancelledError:

@@ -1,0 +1,1 @@
+"""The web for models: search and fetch, with nothing but public servers in reach."""
