@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from heavy.cli import draw, exits
-from heavy.cli.options import policy_flags, policy_of
+from heavy.cli.options import policy_flags, policy_of, server_flags
 from heavy.cli.watching import Watch
 from heavy.client import PATIENCE_S, HeavyClient
 from heavy.core.codec import dump
@@ -20,26 +20,9 @@ QUESTION_BYTES_MAX = 1 << 20
 
 @click.command()
 @click.argument("question", required=False)
-@click.option(
-    "--server",
-    default="127.0.0.1:50051",
-    envvar="HEAVY_SERVER",
-    show_default=True,
-    help="host:port of the server.",
-)
-@click.option(
-    "--token", envvar="HEAVY_TOKEN", help="Bearer token, where the server wants one ($HEAVY_TOKEN)."
-)
 @click.option("--request-id", help="Your own id: asking again with it attaches to the same run.")
-@click.option(
-    "--patience",
-    type=float,
-    default=PATIENCE_S,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long a server that cannot be reached is tried again.",
-)
 @click.option("--json", "as_json", is_flag=True, help="Print the ended run as one JSON object, nothing else.")
+@server_flags(patience_s=PATIENCE_S)
 @policy_flags
 def ask(
     question: str | None,

@@ -24,6 +24,8 @@ UNAVAILABLE = 3
 """No server, or one without its store."""
 REFUSED = 4
 """The server is full, or the token is wrong: its message says when or how to try again."""
+BUDGET = 5
+"""The budget of a batch was reached before every question was asked."""
 CONFIG = 78
 """A setting or a profile that cannot work (EX_CONFIG)."""
 INTERRUPTED = 130

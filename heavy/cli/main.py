@@ -19,17 +19,19 @@ COMMANDS: Final = {
     "demo": Entry("heavy.cli.demo:demo", "See a heavy run on this machine.", ASK),
     "cache": Entry("heavy.cli.cache:cache", "Look into the tool cache, and purge it.", LOOK),
     "eval": Entry("heavy.cli.eval:evaluate", "Score a dataset: single, vote and heavy, with prices.", MANY),
+    "batch": Entry("heavy.cli.batch:batch", "Ask many questions, here or as a Ray job.", MANY),
     "up": Entry("heavy.cli.up:up", "Serve on this machine, until Ctrl-C.", SERVE),
 }
 """One line a command; its module is imported when it is called."""
 
 EPILOG = """\b
 Exit codes:
-  0    answered
-  1    the run ended without an answer
+  0    answered; all of them
+  1    a run ended without an answer
   2    a wrong flag, or a request the server called invalid
   3    no server, or one without its store
   4    refused: the server is full or the token is wrong
+  5    the budget of a batch was reached
   78   a setting or a profile that cannot work
   130  Ctrl-C: the run was cancelled in the engine, and its cost was said
 """

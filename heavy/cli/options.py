@@ -37,6 +37,37 @@ _POLICY_FLAGS = (
 )
 
 
+def server_flags(*, patience_s: float) -> Callable[[F], F]:
+    """The flags that say which server, for whom, and how long one that cannot be reached is tried again."""
+    flags = (
+        click.option(
+            "--server",
+            default="127.0.0.1:50051",
+            envvar="HEAVY_SERVER",
+            show_default=True,
+            help="host:port of the server ($HEAVY_SERVER).",
+        ),
+        click.option(
+            "--token", envvar="HEAVY_TOKEN", help="Bearer token, where the server wants one ($HEAVY_TOKEN)."
+        ),
+        click.option(
+            "--patience",
+            type=click.FloatRange(min=0),
+            default=patience_s,
+            show_default=True,
+            metavar="SECONDS",
+            help="How long a server that cannot be reached is tried again.",
+        ),
+    )
+
+    def decorate(command: F) -> F:
+        for flag in reversed(flags):
+            command = flag(command)
+        return command
+
+    return decorate
+
+
 def policy_flags(command: F) -> F:
     """The flags that describe a policy."""
     for flag in reversed(_POLICY_FLAGS):
