@@ -96,7 +96,8 @@ def said(faults: Sequence[Fault]) -> str:
     """Faults for people: the first few, and how many more."""
     shown = "; ".join(f"line {fault.line}: {fault.problem}" for fault in faults[:FAULTS_SHOWN])
     more = len(faults) - FAULTS_SHOWN
-    return f"{len(faults)} malformed lines: {shown}" + (f"; and {more} more" if more > 0 else "")
+    lines = "malformed line" if len(faults) == 1 else "malformed lines"
+    return f"{len(faults)} {lines}: {shown}" + (f"; and {more} more" if more > 0 else "")
 
 
 def merged(base: PolicyDraft, override: PolicyDraft) -> PolicyDraft:

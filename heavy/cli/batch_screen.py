@@ -103,7 +103,7 @@ def bar(progress: Progress, width: int) -> RenderableType:
     )
     drawn = ProgressBar(total=max(1, progress.total), completed=progress.done)
     if width < NARROW_COLUMNS:
-        return Group(Text(""), counts, drawn, facts)
+        return Group(Text(""), counts, facts, drawn)
     row = Table.grid(padding=(0, 2), expand=True)
     row.add_column(no_wrap=True)
     row.add_column(ratio=1)
