@@ -91,7 +91,20 @@ class _Judging:
 
 def _judge_flags(command: Any) -> Any:
     for flag in (
-        click.option("--judge-concurrency", type=int, default=8, show_default=True),
+        click.option(
+            "--judge-concurrency",
+            type=click.IntRange(1, 256),
+            default=8,
+            show_default=True,
+            help="Answers judged at once.",
+        ),
+        click.option(
+            "--judge-attempts",
+            type=click.IntRange(1, 20),
+            default=3,
+            show_default=True,
+            help="How often one answer is tried.",
+        ),
         click.option(
             "--judge-timeout",
             type=float,
@@ -182,7 +195,7 @@ def run(dataset: Path, out: Path | None, server: str, token: str | None, as_json
     sitting = {
         name: flags.pop(name) for name in ("concurrency", "budget_usd", "budget_tokens", "retry_failed")
     }
-    at_once = flags.pop("judge_concurrency")
+    at_once, attempts = flags.pop("judge_concurrency"), flags.pop("judge_attempts")
     evaluation = _begin(dataset, directory, judging.identity(), flags)
 
     async def work() -> int:
@@ -192,7 +205,7 @@ def run(dataset: Path, out: Path | None, server: str, token: str | None, as_json
         async with HeavyClient(server, token) as client:
             interrupted = await _roll_out(client, evaluation, sitting)
             async with judging.judge(client) as judge:
-                limits = JudgeLimits(concurrency=at_once)
+                limits = JudgeLimits(concurrency=at_once, attempts=attempts)
                 report = await report_of(evaluation, ask=judge, limits=limits, group_by=group_by)
         _show(directory, report, as_json=as_json)
         return exits.INTERRUPTED if interrupted else _code(report)

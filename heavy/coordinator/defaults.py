@@ -13,7 +13,7 @@ from heavy.config import Settings
 from heavy.core import codec
 from heavy.core.draft import PolicyDraft
 from heavy.core.errors import ConfigError, FieldViolation, InvalidRequest
-from heavy.core.ids import ARMS_MAX
+from heavy.core.ids import ARMS_MAX, is_run_id
 from heavy.core.messages import Message
 from heavy.core.policy import KEEP_LAST_MAX, AggregationMode, Budget, Members, Policy, Sampling
 from heavy.profiles.schema import Profile
@@ -76,7 +76,7 @@ def resolve(
     and says what would be valid; `ConfigError` when the server's own default profile does not exist.
     """
     check = _Check()
-    width = check.number("policy.width", draft.width, WIDTH, 1, ARMS_MAX)
+    width = _width(draft, check)
     members = _members(draft, width, profiles, served, settings, check)
     leading = profiles.get(members.arms[0])
     policy = Policy(
@@ -107,6 +107,7 @@ def resolve(
         ),
         sampling=_sampling(draft, leading or _ANY_PROFILE, check),
         seed=check.number("policy.sampling.seed", draft.seed, secrets.randbits(31), 0, SEED_MAX),
+        arms_from=draft.arms_from,
     )
     check.done()
     return policy
@@ -118,6 +119,27 @@ def fingerprint(messages: Sequence[Message], draft: PolicyDraft) -> str:
     for message in messages:
         digest.update(codec.dump(message))
     return digest.hexdigest()
+
+
+def _width(draft: PolicyDraft, check: _Check) -> int:
+    """The width; where arms are taken from an earlier run, how many those are."""
+    taken = draft.arms_from
+    if taken is None:
+        return check.number("policy.width", draft.width, WIDTH, 1, ARMS_MAX)
+    arms = taken.arms
+    if not is_run_id(taken.run):
+        check.fail("policy.arms_from.run_id", f"is {taken.run!r:.80}, which is no run id")
+    if not arms or len(set(arms)) < len(arms) or not all(0 <= index < ARMS_MAX for index in arms):
+        check.fail(
+            "policy.arms_from.arms",
+            f"is {list(arms)!r:.80}; it must name at least one arm from 0 to {ARMS_MAX - 1}, each once",
+        )
+        return 1
+    if draft.width not in (None, len(arms)):
+        check.fail(
+            "policy.width", f"is {draft.width}; with {len(arms)} arms taken over it must be {len(arms)}"
+        )
+    return len(arms)
 
 
 _ANY_PROFILE: Final = Profile(name="any", title="", engine="simulated", model="", context_tokens=256)

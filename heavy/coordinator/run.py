@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from heavy.aggregation.aggregate import Aggregated, aggregate, concluded
 from heavy.aggregation.equivalence import Equivalence
 from heavy.aggregation.reflective import Candidate, aggregator_spec, candidates_of
+from heavy.coordinator.earlier import take_over, taken_over
 from heavy.coordinator.fanout import FanOut, Gathered
 from heavy.coordinator.lease import kept
 from heavy.coordinator.left_open import left_open, told
@@ -18,7 +19,7 @@ from heavy.coordinator.tally import ledger_of, outcomes_of
 from heavy.core import clock
 from heavy.core.errors import ConfigError, HeavyError, LeaseLost, StoreUnavailable
 from heavy.core.ids import AGGREGATOR, RUN_LEVEL, TrajectoryId
-from heavy.core.policy import Policy
+from heavy.core.policy import ArmsFrom, Policy
 from heavy.core.records import ARMS_ENDED, Entry, Event, LifecycleRecord
 from heavy.core.runs import (
     Outcome,
@@ -108,6 +109,8 @@ class RunExecution:
 
     async def _fan_out(self) -> tuple[Outcome, ...]:
         policy, profiles = self._spec.policy, self._parts.profiles
+        if policy.arms_from is not None:
+            return await self._take_over(policy.arms_from)
         specs = [
             arm_spec(self._spec, index, profiles.get(name), self._epoch)
             for index, name in enumerate(policy.members.arms)
@@ -115,6 +118,11 @@ class RunExecution:
         gathered = await self._gather(policy, specs, arms_deadline_ms(self._spec))
         await self._note(f"{ARMS_ENDED}{gathered.stopped}")
         return gathered.outcomes
+
+    async def _take_over(self, taken: ArmsFrom) -> tuple[Outcome, ...]:
+        outcomes = await take_over(self._log, taken, self._spec.run, epoch=self._epoch)
+        await self._note(f"arms_taken_over: from {taken.run}, arms {', '.join(map(str, taken.arms))}")
+        return outcomes
 
     async def _aggregate(self, outcomes: tuple[Outcome, ...]) -> Aggregated:
         async def reflect() -> tuple[Outcome, Sequence[Candidate]]:
@@ -164,7 +172,7 @@ class RunExecution:
         result: RunResult | None = None,
         failure: RunFailure | None = None,
     ) -> None:
-        ledger = await ledger_of(self._log, self._spec.run, outcomes)
+        ledger = await ledger_of(self._log, self._spec.run, outcomes, taken_over(self._spec.policy))
         ending = Ending(state, result, failure, ledger, clock.now_ms())
         body = LifecycleRecord(
             Event.RUN_STATE,

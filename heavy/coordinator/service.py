@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 from opentelemetry.trace import Span
 
@@ -15,6 +16,7 @@ from heavy.coordinator.admission import Admission
 from heavy.coordinator.api import CreateRequest, TrajectoryPage
 from heavy.coordinator.attachment import Attachments
 from heavy.coordinator.defaults import PolicyDefaults
+from heavy.coordinator.earlier import check_arms_from, taken_over
 from heavy.coordinator.run import Parts, RunExecution
 from heavy.coordinator.sweep import end_orphans
 from heavy.coordinator.tally import trajectory_page
@@ -98,9 +100,9 @@ class CoordinatorService:
     async def _create_in_place(self, request: CreateRequest) -> Created:
         """Create under a place already taken; the place goes back unless an execution now holds it."""
         span = self._run_span(request)
-        spec = self._spec(request, traceparent_of(span) or request.traceparent)
         execution: asyncio.Task[None] | None = None
         try:
+            spec = await self._with_earlier(self._spec(request, traceparent_of(span) or request.traceparent))
             created = await self._store.log.create(spec, owner=self._owner, lease_s=self._settings.lease_s)
             if created.fresh:
                 execution = self._begin(created.run, span)
@@ -108,6 +110,15 @@ class CoordinatorService:
         finally:
             if execution is None:
                 self._admission.give_back()
+
+    async def _with_earlier(self, spec: RunSpec) -> RunSpec:
+        """Check the run that arms are taken from, where they are. Raises `NotFound`, `InvalidRequest`."""
+        taken = spec.policy.arms_from
+        if taken is None:
+            return spec
+        earlier = await self.get(spec.tenant, taken.run)
+        check_arms_from(taken, earlier, spec.messages)
+        return replace(spec, simulated=spec.simulated or earlier.spec.simulated)
 
     def _begin(self, run: Run, span: Span) -> asyncio.Task[None]:
         spec = run.spec
@@ -150,9 +161,11 @@ class CoordinatorService:
         """Count a run that has ended: its ledger at once, then what its log says of how it went."""
         self._metrics.run_ended(run)
         timeline = Timeline(run.spec.created_ms)
+        elsewhere = taken_over(run.spec.policy)
         async for record in records_of(self._store.log, run.spec.run):
-            timeline.take(record)
-            self._metrics.record(record, run.spec)
+            if record.trajectory not in elsewhere:
+                timeline.take(record)
+                self._metrics.record(record, run.spec)
         timeline.end()
         self._metrics.timed(run, timeline)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
+from heavy.coordinator.earlier import taken_over
 from heavy.coordinator.left_open import left_open, told
 from heavy.coordinator.tally import ledger_of, outcomes_of
 from heavy.core import clock
@@ -34,7 +35,7 @@ async def _end(store: Store, run: Run, epoch: int) -> bool:
     if left:
         await store.log.append(run.spec.run, epoch=epoch, entries=[call.entry() for call in left])
     outcomes = await outcomes_of(store.log, run.spec.run)
-    ledger = await ledger_of(store.log, run.spec.run, ())
+    ledger = await ledger_of(store.log, run.spec.run, (), taken_over(run.spec.policy))
     failure = RunFailure("coordinator_lost", f"{MESSAGE} {told(left)}".strip(), outcomes)
     body = LifecycleRecord(Event.RUN_STATE, state=RunState.FAILED, failure=failure, ledger=ledger)
     entry = Entry(trajectory=RUN_LEVEL, step=-1, body=body, at_ms=clock.now_ms())

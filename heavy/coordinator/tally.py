@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from heavy.coordinator.api import TrajectoryPage
 from heavy.core.errors import NotFound
@@ -46,13 +46,19 @@ class LoggedSpend:
         return self._ended + self._open
 
 
-async def ledger_of(log: RunLog, run: RunId, outcomes: Iterable[Outcome]) -> Ledger:
+async def ledger_of(
+    log: RunLog,
+    run: RunId,
+    outcomes: Iterable[Outcome],
+    paid_elsewhere: Collection[TrajectoryId] = (),
+) -> Ledger:
     """What every trajectory of a run spent, and the sum.
 
     A runner reports a trajectory's spend with its outcome, generations that were cut or failed included
     (those by an estimate: engines count at the end). `outcomes` are those in hand; the log has those of
     runners that recorded theirs too late, or whose coordinator died. A trajectory whose runner could not
-    report is accounted for by its other records, up to the last checkpoint of what it was generating.
+    report is accounted for by its other records, up to the last checkpoint of what it was generating. What
+    was taken over from another run (`paid_elsewhere`) is in the ledger with nothing spent.
     """
     logged: dict[str, LoggedSpend] = {}
     reported: dict[str, Spend] = {}
@@ -63,6 +69,7 @@ async def ledger_of(log: RunLog, run: RunId, outcomes: Iterable[Outcome]) -> Led
     for outcome in outcomes:
         _report(reported, outcome)
     trajectories = {name: reported.get(name) or logged[name].total for name in sorted({*logged, *reported})}
+    trajectories |= {name: NOTHING_SPENT for name in trajectories if name in paid_elsewhere}
     return Ledger(total=sum(trajectories.values(), NOTHING_SPENT), trajectories=trajectories)
 
 

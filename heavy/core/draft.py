@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from heavy.core.policy import AggregationMode, ContextPolicy
+from heavy.core.policy import AggregationMode, ArmsFrom, ContextPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +37,4 @@ class PolicyDraft:
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
+    arms_from: ArmsFrom | None = None

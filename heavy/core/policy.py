@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from heavy.core.ids import TrajectoryId, arm_index
+from heavy.core.ids import RunId, TrajectoryId, arm_index
 
 KEEP_LAST_MAX: Final = 1_000
 KEEP_LAST: Final = 8
@@ -72,6 +72,17 @@ class Members:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmsFrom:
+    """Arms of an earlier run, by index, that a run aggregates anew in place of rolling arms out.
+
+    The first becomes arm 0. What they cost was paid for by the earlier run.
+    """
+
+    run: RunId
+    arms: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """Width, members, quorum, grace, deadline, budget, aggregation, tools, context policy, sampling.
 
@@ -97,3 +108,5 @@ class Policy:
     """From which the seed of every generation is derived."""
     context_keep_last: int = KEEP_LAST
     """How many tool outputs `KEEP_LAST` keeps."""
+    arms_from: ArmsFrom | None = None
+    """Where given, no arm is rolled out."""

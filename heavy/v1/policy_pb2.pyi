@@ -109,8 +109,16 @@ class Members(_message.Message):
     aggregator: str
     def __init__(self, arms: _Optional[_Iterable[str]] = ..., aggregator: _Optional[str] = ...) -> None: ...
 
+class ArmsFrom(_message.Message):
+    __slots__ = ("run_id", "arms")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    ARMS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    arms: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, run_id: _Optional[str] = ..., arms: _Optional[_Iterable[int]] = ...) -> None: ...
+
 class Policy(_message.Message):
-    __slots__ = ("width", "members", "quorum", "straggler_grace", "deadline", "budget", "aggregation", "vote_threshold", "early_stop", "tools", "no_tools", "context_policy", "sampling", "context_keep_last")
+    __slots__ = ("width", "members", "quorum", "straggler_grace", "deadline", "budget", "aggregation", "vote_threshold", "early_stop", "tools", "no_tools", "context_policy", "sampling", "context_keep_last", "arms_from")
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     QUORUM_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +133,7 @@ class Policy(_message.Message):
     CONTEXT_POLICY_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_KEEP_LAST_FIELD_NUMBER: _ClassVar[int]
+    ARMS_FROM_FIELD_NUMBER: _ClassVar[int]
     width: int
     members: Members
     quorum: int
@@ -139,4 +148,5 @@ class Policy(_message.Message):
     context_policy: ContextPolicy
     sampling: Sampling
     context_keep_last: int
-    def __init__(self, width: _Optional[int] = ..., members: _Optional[_Union[Members, _Mapping]] = ..., quorum: _Optional[int] = ..., straggler_grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., aggregation: _Optional[_Union[AggregationMode, str]] = ..., vote_threshold: _Optional[float] = ..., early_stop: _Optional[bool] = ..., tools: _Optional[_Iterable[str]] = ..., no_tools: _Optional[bool] = ..., context_policy: _Optional[_Union[ContextPolicy, str]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., context_keep_last: _Optional[int] = ...) -> None: ...
+    arms_from: ArmsFrom
+    def __init__(self, width: _Optional[int] = ..., members: _Optional[_Union[Members, _Mapping]] = ..., quorum: _Optional[int] = ..., straggler_grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., aggregation: _Optional[_Union[AggregationMode, str]] = ..., vote_threshold: _Optional[float] = ..., early_stop: _Optional[bool] = ..., tools: _Optional[_Iterable[str]] = ..., no_tools: _Optional[bool] = ..., context_policy: _Optional[_Union[ContextPolicy, str]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., context_keep_last: _Optional[int] = ..., arms_from: _Optional[_Union[ArmsFrom, _Mapping]] = ...) -> None: ...

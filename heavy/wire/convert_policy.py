@@ -11,8 +11,9 @@ from typing import Any
 
 from heavy.core.draft import PolicyDraft
 from heavy.core.errors import FieldViolation, InvalidRequest
+from heavy.core.ids import RunId
 from heavy.core.messages import Message, Role, ToolCall
-from heavy.core.policy import KEEP_LAST, Budget, Members, Policy, Sampling
+from heavy.core.policy import KEEP_LAST, ArmsFrom, Budget, Members, Policy, Sampling
 from heavy.v1 import policy_pb2 as pb
 from heavy.wire import enums
 from heavy.wire.times import duration_from_proto, duration_to_proto
@@ -105,6 +106,8 @@ def policy_to_proto(policy: Policy) -> pb.Policy:
     if policy.sampling is not None:
         message.sampling.temperature = policy.sampling.temperature
         message.sampling.top_p = policy.sampling.top_p
+    if policy.arms_from is not None:
+        message.arms_from.CopyFrom(_arms_from_to_proto(policy.arms_from))
     return message
 
 
@@ -127,7 +130,17 @@ def policy_from_proto(message: pb.Policy) -> Policy:
         context_keep_last=(message.context_keep_last if message.HasField("context_keep_last") else KEEP_LAST),
         sampling=Sampling(temperature=sampling.temperature, top_p=sampling.top_p) if overridden else None,
         seed=sampling.seed,
+        arms_from=_arms_from_from_proto(message),
     )
+
+
+def _arms_from_to_proto(taken: ArmsFrom) -> pb.ArmsFrom:
+    return pb.ArmsFrom(run_id=taken.run, arms=taken.arms)
+
+
+def _arms_from_from_proto(message: pb.Policy) -> ArmsFrom | None:
+    taken = _given(message, "arms_from")
+    return None if taken is None else ArmsFrom(RunId(taken.run_id), tuple(taken.arms))
 
 
 def _budget_to_proto(budget: Budget) -> pb.Budget:
@@ -218,6 +231,11 @@ def _assignments(draft: PolicyDraft, message: pb.Policy) -> list[tuple[str, Any,
         ("sampling.temperature", draft.temperature, scalar(sampling, "temperature")),
         ("sampling.top_p", draft.top_p, scalar(sampling, "top_p")),
         ("sampling.seed", draft.seed, scalar(sampling, "seed")),
+        (
+            "arms_from",
+            draft.arms_from,
+            lambda taken: message.arms_from.CopyFrom(_arms_from_to_proto(taken)),
+        ),
     ]
 
 
@@ -256,6 +274,7 @@ def draft_from_proto(message: pb.Policy, violations: Violations) -> PolicyDraft:
         temperature=_given(sampling, "temperature"),
         top_p=_given(sampling, "top_p"),
         seed=_given(sampling, "seed"),
+        arms_from=_arms_from_from_proto(message),
     )
 
 

@@ -14,8 +14,9 @@ from heavy.config import Settings
 from heavy.coordinator.defaults import PolicyDefaults, fingerprint
 from heavy.core.draft import PolicyDraft
 from heavy.core.errors import ConfigError, InvalidRequest
+from heavy.core.ids import RunId
 from heavy.core.messages import Message, Role
-from heavy.core.policy import AggregationMode, Budget, ContextPolicy, Policy, Sampling
+from heavy.core.policy import AggregationMode, ArmsFrom, Budget, ContextPolicy, Policy, Sampling
 from heavy.profiles.schema import Profile, SamplingPreset, SamplingSection
 
 
@@ -128,7 +129,7 @@ def test_steps_are_bounded_for_the_whole_run() -> None:
 NUMBERS = [
     name
     for name in (item.name for item in fields(PolicyDraft))
-    if name not in ("arms", "aggregator", "aggregation", "early_stop", "tools", "context_policy")
+    if name not in ("arms", "aggregator", "aggregation", "early_stop", "tools", "context_policy", "arms_from")
 ]
 
 
@@ -194,3 +195,26 @@ def test_a_fingerprint_depends_on_messages_and_draft_alone() -> None:
     assert fingerprint(hello, draft) != fingerprint(hello, PolicyDraft(width=3))
     assert fingerprint(hello, draft) != fingerprint((Message(Role.USER, "Goodbye"),), draft)
     assert fingerprint(hello, draft) != fingerprint(hello * 2, draft)
+
+
+EARLIER = RunId("run-0123456789abcdef01234567")
+
+
+def test_arms_taken_over_are_the_width() -> None:
+    policy = defaults().resolve(PolicyDraft(arms_from=ArmsFrom(EARLIER, (5, 1, 0))))
+    assert (policy.width, policy.quorum, len(policy.members.arms)) == (3, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("taken", "width", "path"),
+    [
+        (ArmsFrom(EARLIER, ()), None, "policy.arms_from.arms"),
+        (ArmsFrom(EARLIER, (1, 1)), None, "policy.arms_from.arms"),
+        (ArmsFrom(EARLIER, (8,)), None, "policy.arms_from.arms"),
+        (ArmsFrom(EARLIER, (-1,)), None, "policy.arms_from.arms"),
+        (ArmsFrom(RunId("../x"), (0,)), None, "policy.arms_from.run_id"),
+        (ArmsFrom(EARLIER, (0, 1)), 3, "policy.width"),
+    ],
+)
+def test_arms_that_cannot_be_taken_over_are_named(taken: ArmsFrom, width: int | None, path: str) -> None:
+    assert set(violations(PolicyDraft(arms_from=taken, width=width))) == {path}

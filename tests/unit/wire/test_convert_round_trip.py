@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from heavy.core.draft import PolicyDraft
 from heavy.core.errors import FieldViolation, HeavyError, InvalidRequest
 from heavy.core.messages import Message, Role
-from heavy.core.policy import Budget, Policy, Sampling
+from heavy.core.policy import ArmsFrom, Budget, Policy, Sampling
 from heavy.core.records import Delta, Record
 from heavy.core.runs import Citation, Outcome, Run, RunSpec
 from heavy.v1 import policy_pb2, record_pb2, run_pb2
@@ -51,6 +51,7 @@ NARROW: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (PolicyDraft, "straggler_grace_s"): st.none() | SECONDS,
     (PolicyDraft, "deadline_s"): st.none() | SECONDS,
     (PolicyDraft, "steps_per_trajectory_max"): st.none() | INT32,
+    (ArmsFrom, "arms"): st.lists(INT32, max_size=3).map(tuple),
     (Record, "step"): st.integers(-1, 2**31 - 1),
     (Delta, "step"): INT32,
     (Outcome, "steps"): INT32,
