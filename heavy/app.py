@@ -66,7 +66,7 @@ async def serving(settings: Settings) -> AsyncIterator[RpcServer]:
         fleet = FleetMetrics(registry, profiles.by_name, settings.served_names)
         lookout = Lookout(store.directory, profiles, fleet, settings.metrics_interval_s)
         rpc = RpcServer(service, settings, tracing, cache)
-        gateway = Gateway(settings, registry, ready=lambda: rpc.ready)
+        gateway = Gateway(settings, registry, ready=lambda: rpc.ready, coordinator=service)
         try:
             await lookout.start()
             await service.start()

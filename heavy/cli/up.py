@@ -67,7 +67,7 @@ def ready_text(settings: Settings) -> str:
     at = f"{settings.host}:{settings.port}"
     return (
         f'\nReady. Ask with:  heavy ask --server {at} "What is 17 * 23?"\n'
-        f"Metrics and health: http://{settings.host}:{settings.http_port}\nCtrl-C stops everything."
+        f"Web page, metrics and health: http://{settings.host}:{settings.http_port}\nCtrl-C stops everything."
     )
 
 

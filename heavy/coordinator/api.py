@@ -17,7 +17,7 @@ from heavy.core.messages import Message
 from heavy.core.policy import Policy
 from heavy.core.records import Delta, Record
 from heavy.core.runs import Outcome, Run, RunState
-from heavy.store.api import Created, RunPage
+from heavy.store.api import Created, ReplicaInfo, RunnerInfo, RunPage
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +77,18 @@ class Coordinator(Protocol):
         ...
 
     async def list(
-        self, tenant: str, *, states: frozenset[RunState], page_size: int, page_token: str
+        self,
+        tenant: str,
+        *,
+        states: frozenset[RunState],
+        page_size: int,
+        page_token: str,
+        id_start: str = "",
     ) -> RunPage:
-        """The tenant's runs, newest first; no `states` means all. `InvalidRequest` for a bad token."""
+        """The tenant's runs, newest first; no `states` means all. `InvalidRequest` for a bad token.
+
+        `id_start`: only runs whose ids begin so.
+        """
         ...
 
     async def cancel(self, tenant: str, run: RunId, reason: str) -> Run:
@@ -90,6 +99,18 @@ class Coordinator(Protocol):
         self, tenant: str, run: RunId, trajectory: TrajectoryId, *, after: int, limit: int
     ) -> TrajectoryPage:
         """At most `limit` records of one trajectory with numbers above `after`. Raises `NotFound`."""
+        ...
+
+    async def records(self, tenant: str, run: RunId, *, after: int, limit: int) -> tuple[Record, ...]:
+        """At most `limit` records of a run with numbers above `after`. Raises `NotFound`."""
+        ...
+
+    async def replicas(self) -> tuple[ReplicaInfo, ...]:
+        """The replicas that are there now. They belong to no tenant: for administrators."""
+        ...
+
+    async def runners(self) -> tuple[RunnerInfo, ...]:
+        """The runners that are there now. They belong to no tenant: for administrators."""
         ...
 
     def attach(self, run: RunId) -> AbstractAsyncContextManager[None]:

@@ -26,7 +26,7 @@ from heavy.core.ids import RUN_LEVEL, RunId, TrajectoryId, is_run_id, new_run_id
 from heavy.core.policy import Members
 from heavy.core.records import Delta, Record
 from heavy.core.runs import Run, RunSpec, RunState
-from heavy.store.api import Control, ControlKind, Created, RunPage
+from heavy.store.api import Control, ControlKind, Created, ReplicaInfo, RunnerInfo, RunPage
 from heavy.store.reading import records_of
 from heavy.telemetry import names
 from heavy.telemetry.metrics import RunMetrics
@@ -188,10 +188,18 @@ class CoordinatorService:
         return found
 
     async def list(
-        self, tenant: str, *, states: frozenset[RunState], page_size: int, page_token: str
+        self,
+        tenant: str,
+        *,
+        states: frozenset[RunState],
+        page_size: int,
+        page_token: str,
+        id_start: str = "",
     ) -> RunPage:
         """The tenant's runs, newest first."""
-        return await self._store.log.list(tenant, states=states, page_size=page_size, page_token=page_token)
+        return await self._store.log.list(
+            tenant, states=states, page_size=page_size, page_token=page_token, id_start=id_start
+        )
 
     async def cancel(self, tenant: str, run: RunId, reason: str) -> Run:
         """Ask a run to stop; the run as it was when that was noted."""
@@ -206,6 +214,19 @@ class CoordinatorService:
         """At most `limit` records of one trajectory. Raises `NotFound`."""
         await self.get(tenant, run)
         return await trajectory_page(self._store.log, run, trajectory, after=after, limit=limit)
+
+    async def records(self, tenant: str, run: RunId, *, after: int, limit: int) -> tuple[Record, ...]:
+        """At most `limit` records above `after`. Raises `NotFound`, for another tenant's run too."""
+        await self.get(tenant, run)
+        return await self._store.log.read(run, after=after, limit=limit)
+
+    async def replicas(self) -> tuple[ReplicaInfo, ...]:
+        """The replicas that announce themselves now."""
+        return await self._store.directory.replicas()
+
+    async def runners(self) -> tuple[RunnerInfo, ...]:
+        """The runners that announce themselves now."""
+        return await self._store.directory.runners()
 
     def attach(self, run: RunId) -> AbstractAsyncContextManager[None]:
         """Within it, a caller is there; when the last one leaves an attached run, its grace begins."""

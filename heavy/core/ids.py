@@ -21,6 +21,8 @@ RUN_LEVEL: Final = TrajectoryId("")
 """The trajectory of a record that belongs to the run as a whole."""
 
 _RUN_ID = re.compile(r"^run-[0-9a-f]{24}$")
+_RUN_ID_START = re.compile(r"^run-[0-9a-f]{0,24}$")
+_MS_DIGITS: Final = 12
 
 
 def new_run_id() -> RunId:
@@ -31,6 +33,17 @@ def new_run_id() -> RunId:
 def is_run_id(text: str) -> bool:
     """Whether `text` has the shape of a run id; anything else never reaches a store key."""
     return _RUN_ID.match(text) is not None
+
+
+def is_run_id_start(text: str) -> bool:
+    """Whether a run id may begin with `text`, which is at least its `run-`."""
+    return _RUN_ID_START.match(text) is not None
+
+
+def made_between_ms(start: str) -> tuple[int, int]:
+    """The earliest and the latest wall-clock millisecond at which an id that begins with `start` was made."""
+    digits = start.removeprefix("run-")[:_MS_DIGITS]
+    return int(digits.ljust(_MS_DIGITS, "0"), 16), int(digits.ljust(_MS_DIGITS, "f"), 16)
 
 
 def arm(index: int) -> TrajectoryId:

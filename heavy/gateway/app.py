@@ -1,8 +1,8 @@
-"""What a coordinator answers over HTTP: whether it lives, whether it is ready, and its metrics."""
+"""What a coordinator answers over HTTP: whether it lives and is ready, its metrics, the API, the web page."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
@@ -10,25 +10,37 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.aiohttp import make_aiohttp_handler
 
 from heavy.config import Settings
+from heavy.coordinator.api import Coordinator
 from heavy.coordinator.tenants import load_tenants
 from heavy.core.errors import ConfigError, Unauthenticated
+from heavy.gateway.api import Api
+from heavy.gateway.assets import Page, add_headers
+from heavy.gateway.callers import Callers, Handler
+from heavy.gateway.problems import told_as_json
+from heavy.gateway.requests import BODY_BYTES_MAX
 
 STOP_GRACE_S: Final = 3.0
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 class Gateway:
-    """The HTTP server of a coordinator process. `/healthz` and `/readyz` are open; `/metrics` asks for a
-    token where tokens are configured, because its labels name tenants.
+    """The HTTP server of a coordinator process. `/healthz`, `/readyz` and the page's own files are open;
+    the API asks for a token where tokens are configured, and so does `/metrics`: its labels name tenants.
     """
 
-    def __init__(self, settings: Settings, registry: CollectorRegistry, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: CollectorRegistry,
+        ready: Callable[[], bool],
+        coordinator: Coordinator,
+    ) -> None:
         """Raises `ConfigError` for a tokens file that cannot be used."""
         self._settings = settings
         self._tenants = load_tenants(settings.tokens_file)
         self._registry = registry
         self._ready = ready
+        self._api = Api(coordinator, Callers(self._tenants))
+        self._page = Page()
         self._runner: web.AppRunner | None = None
         self._port = 0
 
@@ -64,15 +76,19 @@ class Gateway:
         """Stop serving. Safe to call twice."""
         runner, self._runner = self._runner, None
         if runner is not None:
+            await self._api.streams.close()
             await runner.cleanup()
 
     def _app(self) -> web.Application:
-        app = web.Application()
+        app = web.Application(middlewares=[told_as_json], client_max_size=BODY_BYTES_MAX)
+        app.on_response_prepare.append(add_headers)
         app.add_routes(
             [
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._guarded(make_aiohttp_handler(self._registry))),
+                *self._api.routes(),
+                *self._page.routes(),
             ]
         )
         return app

@@ -86,9 +86,18 @@ class RunLog(Protocol):
         ...
 
     async def list(
-        self, tenant: str, *, states: frozenset[RunState], page_size: int, page_token: str
+        self,
+        tenant: str,
+        *,
+        states: frozenset[RunState],
+        page_size: int,
+        page_token: str,
+        id_start: str = "",
     ) -> RunPage:
-        """The tenant's runs, newest first; empty `states` means all. `InvalidRequest` for a bad token."""
+        """The tenant's runs, newest first; empty `states` means all. `InvalidRequest` for a bad token.
+
+        `id_start`: only runs whose ids begin so (`heavy.core.ids.is_run_id_start`); found by their time.
+        """
         ...
 
     async def append(self, run: RunId, *, epoch: int, entries: Sequence[Entry]) -> tuple[int, ...]:

@@ -82,12 +82,19 @@ class RunIndex:
 
         await self._link.call("take a run back", write)
 
-    async def older(self, tenant: str, before: str, count: int) -> list[str]:
-        """At most `count` index members below `before` (empty: from the newest on), newest first."""
+    async def older(self, tenant: str, before: str, count: int, *, least: str = "") -> list[str]:
+        """At most `count` index members below `before` (empty: from the newest on), newest first.
+
+        None is below `least`.
+        """
 
         async def read(client: Any) -> list[bytes]:
             found: list[bytes] = await client.zrevrangebylex(
-                tenant_key(tenant), f"({before}" if before else "+", "-", start=0, num=count
+                tenant_key(tenant),
+                f"({before}" if before else "+",
+                f"[{least}" if least else "-",
+                start=0,
+                num=count,
             )
             return found
 

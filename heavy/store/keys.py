@@ -10,7 +10,7 @@ import hashlib
 from typing import Final
 
 from heavy.core.errors import NotFound
-from heavy.core.ids import RunId, is_run_id
+from heavy.core.ids import RunId, is_run_id, made_between_ms
 
 PREFIX: Final = "heavy:"
 LIVE: Final = f"{PREFIX}live"
@@ -26,6 +26,7 @@ FLEET_EPOCH: Final = f"{PREFIX}{{fleet}}:numbers"
 FLEET_WANTED: Final = f"{PREFIX}{{fleet}}:wanted"
 FLEET_MEMBERS: Final = f"{PREFIX}{{fleet}}:members"
 FLEET_FAILURES: Final = f"{PREFIX}{{fleet}}:failures"
+ID_SLACK_MS: Final = 1_000
 
 
 class RunKeys:
@@ -82,6 +83,17 @@ def tenant_key(tenant: str) -> str:
 def index_member(created_ms: int, run: RunId) -> str:
     """A run in its tenant's index: fixed width, so that text order is order by (created, id)."""
     return f"{created_ms:015d}-{run}"
+
+
+def members_between(start: str) -> tuple[str, str]:
+    """Between which index members all runs stand whose ids begin with `start`; for "" there are no bounds.
+
+    A run is created a moment before or after its id is made, so the bounds are a little wide.
+    """
+    if not start:
+        return "", ""
+    first_ms, last_ms = made_between_ms(start)
+    return f"{max(0, first_ms - ID_SLACK_MS):015d}-", f"{last_ms + ID_SLACK_MS:015d}-"
 
 
 def run_of_member(member: str) -> RunId:

@@ -21,7 +21,7 @@ from heavy.store import scripts
 from heavy.store.api import Created, Ending, RunPage
 from heavy.store.follow import Following
 from heavy.store.index import RunIndex
-from heavy.store.keys import RunKeys, run_of_member
+from heavy.store.keys import RunKeys, members_between, run_of_member
 from heavy.store.link import Argument, Link, new_token
 from heavy.store.refusals import lease_lost, not_found
 from heavy.store.runs import ending_fields_of, fields_of, load_runs
@@ -65,15 +65,23 @@ class RedisRunLog:
         return found
 
     async def list(
-        self, tenant: str, *, states: frozenset[RunState], page_size: int, page_token: str
+        self,
+        tenant: str,
+        *,
+        states: frozenset[RunState],
+        page_size: int,
+        page_token: str,
+        id_start: str = "",
     ) -> RunPage:
         """The tenant's runs, newest first, at most `PAGE_MAX`; a page may be short and yet have a next."""
-        before = _member_of_token(page_token)
+        least, most = members_between(id_start)
+        before = _member_of_token(page_token) or most
         size = max(1, min(page_size, PAGE_MAX))
+        count = PAGE_MAX if states or id_start else size + 1
         runs: list[Run] = []
         scanned = 0
         while scanned < SCANNED_PER_PAGE_MAX:
-            members = await self._index.older(tenant, before, PAGE_MAX if states else size + 1)
+            members = await self._index.older(tenant, before, count, least=least)
             if not members:
                 return RunPage(tuple(runs), "")
             found = await load_runs(self._link, [run_of_member(member) for member in members])
@@ -82,7 +90,7 @@ class RedisRunLog:
                 if len(runs) == size:
                     return RunPage(tuple(runs), before)
                 before = member
-                if run is not None and (not states or run.state in states):
+                if run is not None and _wanted(run, states, id_start):
                     runs.append(run)
             scanned += len(members)
         return RunPage(tuple(runs), before)
@@ -189,6 +197,10 @@ class RedisRunLog:
         )
         _check(run, epoch, answer, rest, state)
         return int(rest[0])
+
+
+def _wanted(run: Run, states: frozenset[RunState], id_start: str) -> bool:
+    return (not states or run.state in states) and run.spec.run.startswith(id_start)
 
 
 def _check(run: RunId, epoch: int, answer: bytes, rest: Sequence[Any], state: RunState | None) -> None:
