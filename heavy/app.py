@@ -65,7 +65,7 @@ async def serving(settings: Settings) -> AsyncIterator[RpcServer]:
         service = CoordinatorService(parts, policies, settings, metrics, tracing, owner)
         fleet = FleetMetrics(registry, profiles.by_name, settings.served_names)
         lookout = Lookout(store.directory, profiles, fleet, settings.metrics_interval_s)
-        rpc = RpcServer(service, settings, tracing, cache)
+        rpc = RpcServer(service, settings, tracing, cache, store.directory)
         gateway = Gateway(settings, registry, ready=lambda: rpc.ready, coordinator=service)
         try:
             await lookout.start()

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from heavy.config import Settings
 from heavy.core import clock
 from heavy.core.errors import EngineUnavailable, HeavyError
-from heavy.core.fleet import ReplicaState
+from heavy.core.fleet import ReplicaInfo, ReplicaState
 from heavy.profiles.schema import Profile
 from heavy.replicas.client import HttpReplica
 from heavy.replicas.health import NO_LOAD, Health, HealthCheck, HealthLimits, HealthReport
 from heavy.replicas.http import Endpoint, HttpPool
-from heavy.store.api import ReplicaInfo, Store
+from heavy.store.api import Store
 from heavy.store.redis import connect
 from workers.engines.sglang.startup import classify
 from workers.fleet import placement

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from heavy.config import Settings
 from heavy.core.codec import dump, load
 from heavy.core.errors import HeavyError
+from heavy.core.fleet import RunnerInfo
 from heavy.core.runs import TrajectorySpec
 from heavy.runner.build import RunnerParts, open_runner
-from heavy.store.api import RunnerInfo
 
 ANNOUNCE_EVERY_S = 0.5
 ANNOUNCE_TTL_S = 3.0

@@ -137,3 +137,11 @@ def lane_line(lane: Lane) -> str:
 def console(*, stderr: bool = False) -> Console:
     """A console that knows whether a person looks at it."""
     return Console(stderr=stderr, highlight=False, soft_wrap=False)
+
+
+def span_text(seconds: float) -> str:
+    """A stretch of time in its largest unit: 42 s, 7 min, 3 h, 2 d."""
+    for unit, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= unit:
+            return f"{int(seconds // unit)} {name}"
+    return f"{max(0, int(seconds))} s"

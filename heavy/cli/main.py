@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "ask": Entry("heavy.cli.ask:ask", "Ask a question and watch it being answered.", ASK),
     "demo": Entry("heavy.cli.demo:demo", "See a heavy run on this machine.", ASK),
     "cache": Entry("heavy.cli.cache:cache", "Look into the tool cache, and purge it.", LOOK),
+    "replicas": Entry("heavy.cli.replicas:replicas", "List model servers and runners.", LOOK),
     "eval": Entry("heavy.cli.eval:evaluate", "Score a dataset: single, vote and heavy, with prices.", MANY),
     "batch": Entry("heavy.cli.batch:batch", "Ask many questions, here or as a Ray job.", MANY),
     "up": Entry("heavy.cli.up:up", "Serve on this machine, until Ctrl-C.", SERVE),

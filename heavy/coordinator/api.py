@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from heavy.coordinator.defaults import PolicyDefaults
+from heavy.core.fleet import ReplicaInfo, RunnerInfo
 from heavy.core.ids import RunId, TrajectoryId
 from heavy.core.messages import Message
 from heavy.core.policy import Policy
 from heavy.core.records import Delta, Record
 from heavy.core.runs import Outcome, Run, RunState
-from heavy.store.api import Created, ReplicaInfo, RunnerInfo, RunPage
+from heavy.store.api import Created, RunPage
 
 
 @dataclass(frozen=True, slots=True)

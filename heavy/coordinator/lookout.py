@@ -7,8 +7,9 @@ import logging
 
 from heavy.core import clock
 from heavy.core.errors import HeavyError
+from heavy.core.fleet import ReplicaInfo
 from heavy.profiles.loader import ProfileBook
-from heavy.store.api import Directory, ReplicaInfo
+from heavy.store.api import Directory
 from heavy.telemetry.fleet import FleetMetrics, FleetSight, ReplicaSight
 
 logger = logging.getLogger(__name__)

@@ -22,11 +22,12 @@ from heavy.coordinator.sweep import end_orphans
 from heavy.coordinator.tally import trajectory_page
 from heavy.core import clock
 from heavy.core.errors import HeavyError, LeaseLost, NotFound
+from heavy.core.fleet import ReplicaInfo, RunnerInfo
 from heavy.core.ids import RUN_LEVEL, RunId, TrajectoryId, is_run_id, new_run_id
 from heavy.core.policy import Members
 from heavy.core.records import Delta, Record
 from heavy.core.runs import Run, RunSpec, RunState
-from heavy.store.api import Control, ControlKind, Created, ReplicaInfo, RunnerInfo, RunPage
+from heavy.store.api import Control, ControlKind, Created, RunPage
 from heavy.store.reading import records_of
 from heavy.telemetry import names
 from heavy.telemetry.metrics import RunMetrics

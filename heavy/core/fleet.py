@@ -1,13 +1,14 @@
-"""What an operator wants served, which replicas are meant to exist for it, and what has gone wrong so far.
+"""What is there to serve with, what an operator wants served, and what has gone wrong so far.
 
-Written by the controller of `workers.fleet` and by administrators; kept in the store, so that a controller
-can be restarted at any line and another one can go on.
+What is wanted is written by the controller of `workers.fleet` and by administrators, and kept in the store,
+so that a controller can be restarted at any line and another one can go on.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 REVISION_CHARS = 10
@@ -24,6 +25,47 @@ class ReplicaState(StrEnum):
     """Finishing what is in flight, accepting nothing new."""
     STOPPED = "stopped"
     FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaInfo:
+    """A replica as it announces itself. `load` is the engine's own report, 0 where it has none."""
+
+    replica: str
+    profile: str
+    base_url: str
+    engine: str
+    model: str
+    state: str
+    """A `ReplicaState`."""
+    running: int = 0
+    waiting: int = 0
+    kv_tokens_used: int = 0
+    kv_tokens_max: int = 0
+    in_flight_max: int = 64
+    detail: str = ""
+    """What it waits for, how far its start is, or why it failed."""
+    pid: int = 0
+    nodes: tuple[str, ...] = ()
+    """The addresses of the nodes it runs on, that of rank 0 first."""
+    revision: str = ""
+    """What it was started from: see `Wanted`."""
+    since_ms: int = 0
+    """Since when it has been in this state."""
+    given_up: bool = False
+    """It failed and will not come back by itself: its controller replaces it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerInfo:
+    """A runner as it announces itself: the name of its Ray actor and how much it is doing."""
+
+    runner: str
+    in_flight: int
+    in_flight_max: int
+    pid: int = 0
+    queue_wait_s: Mapping[str, float] = field(default_factory=dict)
+    """Per profile, how long the first in line has waited there for a replica with room."""
 
 
 @dataclass(frozen=True, slots=True)

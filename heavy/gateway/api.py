@@ -13,6 +13,7 @@ from aiohttp import web
 from heavy.coordinator.api import Coordinator
 from heavy.coordinator.defaults import DEADLINE_S, WIDTH
 from heavy.core import codec
+from heavy.core.fleet import ReplicaInfo, RunnerInfo
 from heavy.core.ids import ARMS_MAX, RunId
 from heavy.core.records import Record
 from heavy.gateway import requests
@@ -21,7 +22,6 @@ from heavy.gateway.callers import Callers
 from heavy.gateway.events import EventStreams
 from heavy.gateway.requests import AskBody, BriefsQuery, CancelBody, EventsQuery, RecordsQuery, RunsQuery
 from heavy.gateway.views import ModelView, RunList, detail_of, model_of, summary_of
-from heavy.store.api import ReplicaInfo, RunnerInfo
 
 PREFIX: Final = "/api/v1"
 DEFAULT_REASON: Final = "Cancelled from the web page."

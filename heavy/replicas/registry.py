@@ -11,12 +11,12 @@ from typing import Final, Protocol
 
 from heavy.core import clock
 from heavy.core.errors import StoreUnavailable
+from heavy.core.fleet import ReplicaInfo
 from heavy.profiles.schema import Profile
 from heavy.replicas.api import Replica
 from heavy.replicas.breaker import Breaker
 from heavy.replicas.client import HttpReplica
 from heavy.replicas.http import Endpoint, HttpPool
-from heavy.store.api import ReplicaInfo
 
 logger = logging.getLogger(__name__)
 

@@ -14,13 +14,14 @@ from heavy.config import Settings
 from heavy.coordinator.api import Coordinator
 from heavy.coordinator.tenants import load_tenants
 from heavy.core.errors import ConfigError
-from heavy.rpc import cache_servicer
+from heavy.rpc import cache_servicer, replica_servicer
 from heavy.rpc.auth import TenantInterceptor
 from heavy.rpc.servicer import HeavyServicer
 from heavy.rpc.streams import Streams
+from heavy.store.api import Directory
 from heavy.telemetry.tracing import Tracing
 from heavy.tools.cache_admin import CacheAdmin
-from heavy.v1 import cache_pb2_grpc, heavy_pb2, heavy_pb2_grpc
+from heavy.v1 import cache_pb2_grpc, heavy_pb2, heavy_pb2_grpc, replica_pb2_grpc
 from heavy.wire.channel import SERVER_OPTIONS
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class RpcServer:
         settings: Settings,
         tracing: Tracing | None = None,
         cache: CacheAdmin | None = None,
+        directory: Directory | None = None,
     ) -> None:
         """Raises `ConfigError` for a tokens file that cannot be used."""
         self._coordinator = coordinator
@@ -51,6 +53,7 @@ class RpcServer:
         self._tenants = load_tenants(settings.tokens_file)
         self._tracing = tracing or Tracing("", settings.service_name)
         self._cache = cache
+        self._directory = directory
         self._server: Any = None
         self._streams: Streams | None = None
         self._health: Any = None
@@ -96,6 +99,11 @@ class RpcServer:
                 cache_servicer.CacheServicer(self._cache, self._tracing), server
             )
             services.append(cache_servicer.SERVICE)
+        if self._directory is not None:
+            replica_pb2_grpc.add_ReplicaServiceServicer_to_server(  # type: ignore[no-untyped-call]
+                replica_servicer.ReplicaServicer(self._directory, self._tracing), server
+            )
+            services.append(replica_servicer.SERVICE)
         reflection.enable_server_reflection(services, server)  # type: ignore[no-untyped-call]
         self._port = _bind(server, self._settings)
         await health_servicer.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)

@@ -20,8 +20,9 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from heavy.core import clock
 from heavy.core.codec import dump, load
 from heavy.core.errors import HeavyError, Overloaded, RunnerLost
+from heavy.core.fleet import RunnerInfo
 from heavy.core.runs import Outcome, TrajectorySpec
-from heavy.store.api import Directory, RunnerInfo
+from heavy.store.api import Directory
 
 logger = logging.getLogger(__name__)
 

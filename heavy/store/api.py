@@ -6,12 +6,12 @@ its lease: whoever holds another epoch, or none, gets `LeaseLost` and stops writ
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
-from heavy.core.fleet import Failures, Member, Wanted
+from heavy.core.fleet import Failures, Member, ReplicaInfo, RunnerInfo, Wanted
 from heavy.core.ids import RunId, TrajectoryId
 from heavy.core.ledger import Ledger, Spend
 from heavy.core.records import Delta, Entry, Record
@@ -194,47 +194,6 @@ class ControlChannel(Protocol):
         The iterator outlives an outage; it raises `StoreUnavailable` when one lasts longer than any lease.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaInfo:
-    """A replica as it announces itself. `load` is the engine's own report, 0 where it has none."""
-
-    replica: str
-    profile: str
-    base_url: str
-    engine: str
-    model: str
-    state: str
-    """A `heavy.core.fleet.ReplicaState`."""
-    running: int = 0
-    waiting: int = 0
-    kv_tokens_used: int = 0
-    kv_tokens_max: int = 0
-    in_flight_max: int = 64
-    detail: str = ""
-    """What it waits for, how far its start is, or why it failed."""
-    pid: int = 0
-    nodes: tuple[str, ...] = ()
-    """The addresses of the nodes it runs on, that of rank 0 first."""
-    revision: str = ""
-    """What it was started from: see `heavy.core.fleet.Wanted`."""
-    since_ms: int = 0
-    """Since when it has been in this state."""
-    given_up: bool = False
-    """It failed and will not come back by itself: its controller replaces it."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunnerInfo:
-    """A runner as it announces itself: the name of its Ray actor and how much it is doing."""
-
-    runner: str
-    in_flight: int
-    in_flight_max: int
-    pid: int = 0
-    queue_wait_s: Mapping[str, float] = field(default_factory=dict)
-    """Per profile, how long the first in line has waited there for a replica with room."""
 
 
 class Directory(Protocol):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from heavy.core.codec import dump, load
+from heavy.core.fleet import ReplicaInfo, RunnerInfo
 from heavy.store import scripts
-from heavy.store.api import ReplicaInfo, RunnerInfo
 from heavy.store.keys import REPLICAS, RUNNERS
 from heavy.store.link import Argument, Link
 

@@ -15,13 +15,13 @@ from heavy.config import Settings
 from heavy.coordinator.tally import LoggedSpend
 from heavy.core.draft import PolicyDraft
 from heavy.core.errors import ServerUnavailable, StoreUnavailable
+from heavy.core.fleet import ReplicaInfo
 from heavy.core.ledger import Spend
 from heavy.core.records import Delta, PartialGenerationRecord
 from heavy.core.runs import Outcome, OutcomeKind, Run, RunState
 from heavy.profiles.loader import load_profiles
 from heavy.replicas.client import HttpReplica
 from heavy.replicas.http import Endpoint, HttpPool
-from heavy.store.api import ReplicaInfo
 from heavy.store.redis import RedisStore, connect
 
 from tests_support.servers import StoreServer

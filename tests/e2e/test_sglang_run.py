@@ -12,10 +12,10 @@ import pytest
 from heavy.client import HeavyClient
 from heavy.config import Settings
 from heavy.core.draft import PolicyDraft
+from heavy.core.fleet import ReplicaInfo
 from heavy.core.policy import AggregationMode
 from heavy.core.records import Delta, GenerationRecord, Record, ToolResultRecord
 from heavy.core.runs import Run, RunState
-from heavy.store.api import ReplicaInfo
 from heavy.store.redis import connect
 
 from tests_support.servers import StoreServer

@@ -19,9 +19,9 @@ from ray.exceptions import RayError
 
 from heavy.core import clock
 from heavy.core.errors import HeavyError, NotFound
-from heavy.core.fleet import Member, Phase, ReplicaState, Wanted
+from heavy.core.fleet import Member, Phase, ReplicaInfo, ReplicaState, Wanted
 from heavy.profiles.schema import Profile
-from heavy.store.api import ReplicaInfo, Store
+from heavy.store.api import Store
 from workers.fleet.hands import Hands
 from workers.fleet.plan import (
     Action,

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from heavy.core.fleet import Failures, Member, Phase, ReplicaState, Wanted
-from heavy.store.api import ReplicaInfo
+from heavy.core.fleet import Failures, Member, Phase, ReplicaInfo, ReplicaState, Wanted
 
 QUARANTINE_AFTER: Final = 5
 """Failures in a row after which a revision is not started again until it changes."""

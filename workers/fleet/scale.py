@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from heavy.core.fleet import Wanted
+from heavy.core.fleet import ReplicaInfo, Wanted
 from heavy.profiles.schema import ScaleSection
-from heavy.store.api import ReplicaInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from heavy.core import clock
 from heavy.core.errors import EngineUnavailable, HeavyError
-from heavy.core.fleet import ReplicaState, Wanted
+from heavy.core.fleet import ReplicaInfo, ReplicaState, Wanted
 from heavy.profiles.schema import Profile
-from heavy.store.api import ReplicaInfo, Store
+from heavy.store.api import Store
 from workers.fleet.controller import Controller, wanted_of
 
 POLL_S = 0.2

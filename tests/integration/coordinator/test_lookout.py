@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 
 from heavy.config import Settings
 from heavy.coordinator.lookout import Lookout
+from heavy.core.fleet import ReplicaInfo, RunnerInfo
 from heavy.profiles.loader import load_profiles
-from heavy.store.api import ReplicaInfo, RunnerInfo
 from heavy.store.redis import connect
 from heavy.telemetry import names
 from heavy.telemetry.fleet import FleetMetrics

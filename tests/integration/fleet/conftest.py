@@ -13,10 +13,10 @@ import ray
 from ray.cluster_utils import Cluster
 
 from heavy.config import Settings
+from heavy.core.fleet import ReplicaInfo
 from heavy.profiles.loader import load_profiles
 from heavy.profiles.schema import Profile
 from heavy.runner.ray_adapter import NAMESPACE
-from heavy.store.api import ReplicaInfo
 from heavy.store.redis import RedisStore, connect
 from workers.fleet import placement
 from workers.fleet.served import ServedProfiles

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from heavy.core.errors import EngineUnavailable
-from heavy.core.fleet import Wanted
+from heavy.core.fleet import ReplicaInfo, Wanted
 from heavy.profiles.schema import Profile
-from heavy.store.api import ReplicaInfo
 from workers.fleet import placement
 from workers.fleet.controller import wanted_of
 from workers.fleet.served import ServedProfiles

@@ -10,6 +10,7 @@ import pytest
 
 from heavy.core import clock
 from heavy.core.errors import EngineRefused, EngineTimeout, EngineUnavailable, HeavyError
+from heavy.core.fleet import ReplicaInfo
 from heavy.core.ids import arm, new_run_id, request_id
 from heavy.core.messages import Message, Role
 from heavy.core.policy import Sampling
@@ -19,7 +20,6 @@ from heavy.replicas.breaker import BreakerState
 from heavy.replicas.http import HttpPool
 from heavy.replicas.registry import ReplicaRegistry
 from heavy.replicas.router import RoutedReplica, RoutingLimits
-from heavy.store.api import ReplicaInfo
 from heavy.testing.scripted_server import ABORT, CHAT, Act, Reply, ScriptedServer, answer, chunk
 
 PROFILE = "simulated"

@@ -15,13 +15,13 @@ import ray
 from heavy.core import clock
 from heavy.core.codec import dump, load
 from heavy.core.errors import EngineRefused, HeavyError, LimitExceeded, Overloaded, RunnerLost
+from heavy.core.fleet import RunnerInfo
 from heavy.core.ids import arm, new_run_id
 from heavy.core.messages import Message, Role
 from heavy.core.policy import ContextPolicy, Sampling
 from heavy.core.runs import Outcome, OutcomeKind, TrajectoryRole, TrajectorySpec
 from heavy.runner import ray_adapter
 from heavy.runner.ray_adapter import NAMESPACE, RayRunners
-from heavy.store.api import RunnerInfo
 from heavy.store.redis import RedisStore
 
 from tests_support.waiting import until

@@ -4,7 +4,7 @@ import asyncio
 
 import redis.asyncio
 
-from heavy.store.api import ReplicaInfo, RunnerInfo
+from heavy.core.fleet import ReplicaInfo, RunnerInfo
 from heavy.store.keys import REPLICAS
 from heavy.store.redis import RedisStore
 

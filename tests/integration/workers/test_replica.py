@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from heavy.config import Settings
+from heavy.core.fleet import ReplicaInfo
 from heavy.profiles.loader import load_profiles
-from heavy.store.api import ReplicaInfo
 from heavy.store.redis import RedisStore
 from workers.replica import Replica
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from heavy.core.fleet import Failures, Member, Phase, ReplicaState, Wanted
-from heavy.store.api import ReplicaInfo
+from heavy.core.fleet import Failures, Member, Phase, ReplicaInfo, ReplicaState, Wanted
 from workers.fleet.plan import (
     Action,
     Add,

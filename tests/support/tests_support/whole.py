@@ -83,7 +83,7 @@ async def whole(store_url: str, **changes: Any) -> AsyncIterator[Whole]:
         )
         await heavy.service.start()
         stack.push_async_callback(heavy.service.stop)
-        server = RpcServer(heavy.service, settings, tracing)
+        server = RpcServer(heavy.service, settings, tracing, directory=store.directory)
         await server.start()
         stack.push_async_callback(server.stop)
         heavy.address = server.address

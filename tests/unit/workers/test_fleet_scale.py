@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from heavy.core.fleet import ReplicaInfo
 from heavy.profiles.schema import ScaleSection
-from heavy.store.api import ReplicaInfo
 from workers.fleet.scale import Trend, kv_use, scaled
 
 from tests_support.fleet_world import want

@@ -1,0 +1,140 @@
+"""`heavy replicas`: which model servers and runners are there, and what they do."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import click
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from heavy.admin import Listing, ReplicaClient
+from heavy.cli import draw, exits
+from heavy.cli.interrupts import on_interrupt
+from heavy.cli.options import server_flags
+from heavy.client import HeavyClient
+from heavy.core import clock
+from heavy.core.codec import dump
+from heavy.core.errors import HeavyError
+from heavy.core.fleet import ReplicaInfo, ReplicaState
+
+WATCH_EVERY_S = 1.0
+PATIENCE_S = 3.0
+BAR_COLUMNS = 10
+WIDE_COLUMNS = 100
+
+_STATE_STYLE = {
+    ReplicaState.READY: "green",
+    ReplicaState.PENDING: "yellow",
+    ReplicaState.STARTING: "yellow",
+    ReplicaState.DRAINING: "yellow",
+    ReplicaState.STOPPED: "dim",
+    ReplicaState.FAILED: "red",
+}
+
+
+@click.group(invoke_without_command=True)
+@click.option("--watch", is_flag=True, help="Stay, and show what changes, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, nothing else.")
+@server_flags(patience_s=PATIENCE_S)
+@click.pass_context
+def replicas(
+    context: click.Context, watch: bool, as_json: bool, server: str, token: str | None, patience: float
+) -> None:
+    """List the replicas and runners of a server: state, load, KV memory, where they run.
+
+    For administrators: a `tenant:token:admin` line of the server's tokens file, or anybody at a server
+    without tokens.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if watch and as_json:
+        raise click.UsageError("--watch draws a screen; call it again and again for JSON")
+    sys.exit(asyncio.run(_list(server, token, patience, watch=watch, as_json=as_json)))
+
+
+async def _list(server: str, token: str | None, patience: float, *, watch: bool, as_json: bool) -> int:
+    async with HeavyClient(server, token, patience_s=patience) as client:
+        fleet = ReplicaClient(client)
+        if watch:
+            return await _watch(fleet)
+        listing = await fleet.list()
+    if as_json:
+        sys.stdout.write(dump(listing).decode() + "\n")
+    else:
+        console = draw.console()
+        console.print(table(listing, console.width, clock.now_ms()))
+    return exits.ANSWERED
+
+
+async def _watch(fleet: ReplicaClient) -> int:
+    """Until Ctrl-C. A server that does not answer for a while is said to, and asked again."""
+    console = draw.console()
+    stop = asyncio.Event()
+    shown = await fleet.list()
+    with on_interrupt(stop.set), Live(console=console, auto_refresh=False) as screen:
+        while not stop.is_set():
+            screen.update(table(shown, console.width, clock.now_ms()), refresh=True)
+            try:
+                async with asyncio.timeout(WATCH_EVERY_S):
+                    await stop.wait()
+            except TimeoutError:
+                try:
+                    shown = await fleet.list()
+                except HeavyError as error:
+                    console.print(Text(str(error), style="red"))
+    return exits.ANSWERED
+
+
+def table(listing: Listing, width: int, now_ms: int) -> RenderableType:
+    """Replicas, then runners, on any width."""
+    if not listing.replicas and not listing.runners:
+        return Text("No replica and no runner is there. `heavy up` starts them.", style="yellow")
+    return Group(_replicas(listing.replicas, width, now_ms), Text(""), _runners(listing))
+
+
+def _replicas(found: tuple[ReplicaInfo, ...], width: int, now_ms: int) -> RenderableType:
+    if not found:
+        return Text("No replica is there: nothing can be asked.", style="red")
+    wide = width >= WIDE_COLUMNS
+    grid = Table(box=None, pad_edge=False, header_style="dim")
+    for name, right in (("replica", False), ("state", False), ("runs", True), ("waits", True)):
+        grid.add_column(name, justify="right" if right else "left", no_wrap=True)
+    grid.add_column("KV", no_wrap=True)
+    if wide:
+        for name in ("since", "engine", "where"):
+            grid.add_column(name, no_wrap=True, overflow="ellipsis")
+    notes: list[Text] = []
+    for info in found:
+        style = _STATE_STYLE[ReplicaState(info.state)] if info.state in set(ReplicaState) else ""
+        since = draw.span_text((now_ms - info.since_ms) / 1000) if info.since_ms else ""
+        where = ", ".join(info.nodes) or (f"pid {info.pid}" if info.pid else info.base_url)
+        more = [since, info.engine, where] if wide else []
+        running = f"{info.running}/{info.in_flight_max}"
+        state = Text(info.state, style=style)
+        grid.add_row(info.replica, state, running, str(info.waiting), _kv(info, wide), *more)
+        if info.detail:
+            notes.append(Text.assemble((f"{info.replica}: ", style), info.detail))
+    return Group(grid, *notes)
+
+
+def _kv(info: ReplicaInfo, wide: bool) -> Text:
+    """How full the KV memory is; a dash where the engine does not say."""
+    if not info.kv_tokens_max:
+        return Text("-", style="dim")
+    share = min(1.0, info.kv_tokens_used / info.kv_tokens_max)
+    style = "red" if share > 0.9 else "yellow" if share > 0.7 else "green"
+    bar = f"{'█' * round(share * BAR_COLUMNS):<{BAR_COLUMNS}} " if wide else ""
+    return Text.assemble((bar, style), (f"{share:.0%}", style))
+
+
+def _runners(listing: Listing) -> RenderableType:
+    if not listing.runners:
+        return Text("No runner is there: nothing executes trajectories.", style="red")
+    shown = ", ".join(
+        f"{runner.runner} {runner.in_flight}/{runner.in_flight_max}" for runner in listing.runners
+    )
+    return Text.assemble(("runners  ", "bold"), shown, ("  trajectories under way / at most", "dim"))

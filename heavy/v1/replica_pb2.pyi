@@ -1,0 +1,70 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ListReplicasRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Replica(_message.Message):
+    __slots__ = ("replica_id", "profile", "engine", "model", "state", "detail", "base_url", "running", "waiting", "in_flight_max", "kv_tokens_used", "kv_tokens_max", "pid", "nodes", "revision", "since")
+    REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    BASE_URL_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_MAX_FIELD_NUMBER: _ClassVar[int]
+    KV_TOKENS_USED_FIELD_NUMBER: _ClassVar[int]
+    KV_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    replica_id: str
+    profile: str
+    engine: str
+    model: str
+    state: str
+    detail: str
+    base_url: str
+    running: int
+    waiting: int
+    in_flight_max: int
+    kv_tokens_used: int
+    kv_tokens_max: int
+    pid: int
+    nodes: _containers.RepeatedScalarFieldContainer[str]
+    revision: str
+    since: _timestamp_pb2.Timestamp
+    def __init__(self, replica_id: _Optional[str] = ..., profile: _Optional[str] = ..., engine: _Optional[str] = ..., model: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., base_url: _Optional[str] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., in_flight_max: _Optional[int] = ..., kv_tokens_used: _Optional[int] = ..., kv_tokens_max: _Optional[int] = ..., pid: _Optional[int] = ..., nodes: _Optional[_Iterable[str]] = ..., revision: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Runner(_message.Message):
+    __slots__ = ("runner_id", "in_flight", "in_flight_max", "pid")
+    RUNNER_ID_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_MAX_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    runner_id: str
+    in_flight: int
+    in_flight_max: int
+    pid: int
+    def __init__(self, runner_id: _Optional[str] = ..., in_flight: _Optional[int] = ..., in_flight_max: _Optional[int] = ..., pid: _Optional[int] = ...) -> None: ...
+
+class ListReplicasResponse(_message.Message):
+    __slots__ = ("replicas", "runners")
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    RUNNERS_FIELD_NUMBER: _ClassVar[int]
+    replicas: _containers.RepeatedCompositeFieldContainer[Replica]
+    runners: _containers.RepeatedCompositeFieldContainer[Runner]
+    def __init__(self, replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., runners: _Optional[_Iterable[_Union[Runner, _Mapping]]] = ...) -> None: ...
