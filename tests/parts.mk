@@ -3,9 +3,11 @@
 REDIS7 := $(HEAVY_CACHE_DIR)/redis/redis-server
 PROMETHEUS := $(HEAVY_CACHE_DIR)/prometheus/prometheus
 CHROMIUM := $(HEAVY_CACHE_DIR)/chromium/chromium
+# Official MCP servers, from PyPI and npm.
+MCP := $(HEAVY_CACHE_DIR)/mcp/everything
 
 .PHONY: test-parts
-test-parts: $(REDIS7) $(PROMETHEUS) $(CHROMIUM) ## Fetch what tests need beyond the lock file (Redis 7, Prometheus, Chromium), once
+test-parts: $(REDIS7) $(PROMETHEUS) $(CHROMIUM) $(MCP) ## Fetch what tests need beyond the lock file (Redis 7, Prometheus, Chromium, MCP servers), once
 
 $(REDIS7):
 	tests/debian.sh $(@D) usr/bin/redis-server@7 redis-server
@@ -15,3 +17,6 @@ $(PROMETHEUS):
 
 $(CHROMIUM):
 	tests/debian.sh $(@D) usr/lib/chromium/chromium chromium fonts-dejavu-core
+
+$(MCP):
+	tests/mcp.sh $(@D) $(PYTHON)

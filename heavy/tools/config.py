@@ -249,6 +249,11 @@ class ToolsConfig(_Part):
         return frozenset(named)
 
 
+def every_tool(server: str) -> str:
+    """The name by which a policy asks for all that an MCP server offers."""
+    return f"{server}{MCP_SEPARATOR}*"
+
+
 class ToolNames(Collection[str]):
     """The names a policy may ask for, as far as they can be known before MCP servers were asked.
 
@@ -272,7 +277,7 @@ class ToolNames(Collection[str]):
     def __iter__(self) -> Iterator[str]:
         yield from self._built_in
         for server, section in self._servers.items():
-            yield f"{server}{MCP_SEPARATOR}*"
+            yield every_tool(server)
             yield from (f"{server}{MCP_SEPARATOR}{tool}" for tool in section.tools if "*" not in tool)
 
     def __len__(self) -> int:

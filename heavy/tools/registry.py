@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from heavy.tools.api import Closing, Lasting, Tool
 from heavy.tools.cache import CachedTool, ToolCache
 from heavy.tools.config import (
     DEFAULT,
+    MCP_SEPARATOR,
     PYTHON,
     WEB_FETCH,
     WEB_SEARCH,
@@ -22,9 +24,12 @@ from heavy.tools.config import (
     ToolsConfig,
     WebFetchSection,
     WebSearchSection,
+    every_tool,
     secret_of,
 )
 from heavy.tools.history import Remembering
+from heavy.tools.mcp_server import McpServer
+from heavy.tools.mcp_tool import tools_of
 from heavy.tools.python import PythonTool
 from heavy.tools.python_session import PythonSessionTool
 from heavy.tools.sandbox.jail import SandboxLimits
@@ -41,6 +46,8 @@ from heavy.tools.web.search import WebSearchTool
 
 _log = logging.getLogger(__name__)
 
+Wrap = Callable[[Tool], Tool]
+
 
 class ToolBox:
     """The tools of one process, ready to be called, and why others are missing."""
@@ -51,9 +58,16 @@ class ToolBox:
         missing: dict[str, HeavyError],
         cache: ToolCache | None,
         kept: Sequence[object] = (),
+        servers: Sequence[McpServer] = (),
+        wrap: Wrap = lambda tool: tool,
     ) -> None:
-        """`kept`: what is `Lasting` or `Closing`, below the wrappers of `tools`."""
-        self._kept = tuple(kept)
+        """`kept`: what is `Lasting` or `Closing`, below the wrappers of `tools`.
+
+        `wrap` puts the same wrappers around what `servers` turn out to offer.
+        """
+        self._kept = (*kept, *servers)
+        self._servers = {server.name: server for server in servers}
+        self._wrap = wrap
         self._tools = {tool.spec.name: tool for tool in tools}
         self._missing = dict(missing)
         self._cache = cache
@@ -73,15 +87,29 @@ class ToolBox:
         known = dict(self._tools)
         if reader is not None:
             known |= {tool.spec.name: tool for tool in trace_tools(reader, limits)}
+        chosen: dict[str, Tool] = {}
         for name in names:
+            server, separator, _ = name.partition(MCP_SEPARATOR)
             if name in self._missing:
                 raise self._missing[name]
-            if name not in known:
+            if separator and server in self._servers:
+                known |= self._offered(server)
+            if name == every_tool(server):
+                chosen |= self._offered(server)
+            elif name in known:
+                chosen[name] = known[name]
+            else:
                 raise ConfigError(
                     f"There is no tool called {name!r}; there are {', '.join(known) or 'none'}."
                 )
-        chosen = (known[name] for name in names)
-        return tuple(Remembering(tool) if tool.spec.stateful else tool for tool in chosen)
+        return tuple(Remembering(tool) if tool.spec.stateful else tool for tool in chosen.values())
+
+    def _offered(self, name: str) -> dict[str, Tool]:
+        """What an MCP server offers now, or offered when it was last there."""
+        server, wrap = self._servers[name], self._wrap
+        if not server.tools:
+            server.check()
+        return {tool.spec.name: wrap(tool) for tool in tools_of(server)}
 
     async def end(self, run: RunId, trajectory: TrajectoryId) -> None:
         """A trajectory is over: what its tools kept for it goes."""
@@ -104,6 +132,10 @@ async def open_tools(config: ToolsConfig = DEFAULT, *, cache: ToolCache | None =
     The wrappers, from the inside out: the tool, then the cache (of which the box then is the owner).
     Time-outs, arguments and clipping are the toolset's; tracing is the runner's.
     """
+
+    def wrap(tool: Tool) -> Tool:
+        return CachedTool(tool, cache, config.cache_policy(tool.spec.name)) if cache is not None else tool
+
     tools: list[Tool] = []
     kept: list[object] = []
     missing: dict[str, HeavyError] = {}
@@ -115,8 +147,22 @@ async def open_tools(config: ToolsConfig = DEFAULT, *, cache: ToolCache | None =
             missing[name] = error
             continue
         kept.append(tool)
-        tools.append(CachedTool(tool, cache, config.cache_policy(name)) if cache is not None else tool)
-    return ToolBox(tools, missing, cache, kept)
+        tools.append(wrap(tool))
+    servers = await _servers(config, missing)
+    return ToolBox(tools, missing, cache, kept, servers, wrap)
+
+
+async def _servers(config: ToolsConfig, missing: dict[str, HeavyError]) -> list[McpServer]:
+    """A connection, or the attempts at one, to every MCP server."""
+    servers = []
+    for name, section in config.mcp.items():
+        try:
+            servers.append(McpServer(name, section))
+        except ConfigError as error:
+            _log.warning("the MCP server %s is not available: %s", name, error)
+            missing[every_tool(name)] = error
+    await asyncio.gather(*(server.start() for server in servers))
+    return servers
 
 
 def _makers(config: ToolsConfig) -> Iterator[tuple[str, Callable[[], Awaitable[Tool]]]]:

@@ -18,8 +18,8 @@ from heavy.tools.sandbox.jail import Jail, SandboxLimits
 from heavy.tools.sandbox.output import Output
 from heavy.tools.sandbox.sandbox import CODE_BYTES_MAX, Ending, Execution
 
-INTERRUPT_GRACE_S: Final = 1.0
-"""How long a cell that was interrupted may take to end before its session is killed."""
+INTERRUPT_GRACE_S: Final = 2.0
+"""How long an interrupted cell may take to end before its session is killed, unless told otherwise."""
 NOTES_BYTES_MAX: Final = 16_384
 _ANSWER_LINE_MAX: Final = 64
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -78,8 +78,8 @@ class Session:
         """Why it is gone; empty while it lives."""
         return self._lost
 
-    async def run(self, code: str, *, timeout_s: float) -> CellRun:
-        """Run a cell. One that is out of time is interrupted; where that does not help, all is lost.
+    async def run(self, code: str, *, timeout_s: float, grace_s: float = INTERRUPT_GRACE_S) -> CellRun:
+        """Run a cell. One out of time is interrupted; where that does not help within `grace_s`, all is lost.
 
         Raises `SessionLost` only for a session that was lost before; when the cell itself ends it, the
         cell's execution says how and `lost` why.
@@ -93,7 +93,7 @@ class Session:
         marker = f"\x00{secrets.token_hex(16)}\x00".encode()
         head = f"run {len(source)} {int(timeout_s * 1000)} {marker.decode()}\n".encode()
         try:
-            async with asyncio.timeout(timeout_s + INTERRUPT_GRACE_S):
+            async with asyncio.timeout(timeout_s + grace_s):
                 code_of_end, notes = await reading.cell(head + source, marker)
         except TimeoutError:
             self._lose("it did not react when its time was over")

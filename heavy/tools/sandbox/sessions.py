@@ -146,7 +146,7 @@ class Sessions:
             left_s = deadline_s - monotonic_s()
             # The rest is for interrupting it, which keeps the session where the code lets itself be stopped.
             code_s = max(left_s / 2, left_s - INTERRUPT_GRACE_S)
-            run = await book.session.run(cell.code, timeout_s=code_s)
+            run = await book.session.run(cell.code, timeout_s=code_s, grace_s=left_s - code_s)
         except asyncio.CancelledError:
             book.dirty = True
             raise

@@ -18,7 +18,7 @@ from heavy.tools.sandbox.sessions import SessionBounds, Sessions
 from tests_support.up import processes_below
 
 SMALL = SandboxLimits(
-    cpu_s=2,
+    cpu_s=1,
     memory_bytes=512 << 20,
     files=64,
     file_bytes=1 << 20,
@@ -100,11 +100,11 @@ async def test_plots_become_files_and_are_described(python: Python) -> None:
 
 async def test_a_cell_out_of_time_is_interrupted_and_its_session_lives_on(python: Python) -> None:
     await python("kept = 7")
-    slept = await python("import time\ntime.sleep(60)", timeout_s=0.5)
-    computed = await python("while True: pass")
+    slept = await python("import time\ntime.sleep(60)", timeout_s=4.0)
+    computed = await python("while True: pass", timeout_s=100.0)
     assert slept.is_error
-    assert "stopped after 0.5 s" in slept.content
-    assert "2 s of CPU" in computed.content
+    assert "stopped after 4 s" in slept.content
+    assert "1 s of CPU" in computed.content
     assert (await python("kept")).content == "7"
 
 
@@ -126,7 +126,7 @@ async def test_too_much_memory_is_an_answer_and_the_state_stays(python: Python) 
 )
 async def test_a_session_that_its_code_destroys_is_said_to_be_lost(python: Python, code: str) -> None:
     await python("kept = 7")
-    output = await python(code, timeout_s=1.0)
+    output = await python(code, timeout_s=2.0)
     assert output.is_error
     assert "its variables and files are gone" in output.content
     fresh = await python("'kept' in globals()")
