@@ -30,6 +30,7 @@ _POLICY_FLAGS = (
         "--profile", "arms", multiple=True, help="Profile of the arms; give it once, or once per arm."
     ),
     click.option("--aggregator", help="Profile of the aggregator."),
+    click.option("--preset", default="", help="A protocol of the profile, by name: see heavy profiles."),
     click.option("--tool", "tools", multiple=True, help="A tool the arms may use; repeatable."),
     click.option("--no-tools", is_flag=True, help="No tools at all."),
     click.option("--temperature", type=float, help="Sampling temperature of the arms."),

@@ -6,8 +6,8 @@ import hashlib
 import math
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeVar
 
 from heavy.config import Settings
 from heavy.core import codec
@@ -79,6 +79,7 @@ def resolve(
     width = _width(draft, check)
     members = _members(draft, width, profiles, served, settings, check)
     leading = profiles.get(members.arms[0])
+    draft = _with_preset(draft, leading or _ANY_PROFILE, check)
     policy = Policy(
         width=width,
         members=members,
@@ -108,6 +109,7 @@ def resolve(
         sampling=_sampling(draft, leading or _ANY_PROFILE, check),
         seed=check.number("policy.sampling.seed", draft.seed, secrets.randbits(31), 0, SEED_MAX),
         arms_from=draft.arms_from,
+        preset=draft.preset,
     )
     check.done()
     return policy
@@ -235,6 +237,25 @@ def _default_profile(
             "policy.members.arms", f"is empty and the server has no default profile; {_served(served)}"
         )
     return ""
+
+
+def _with_preset(draft: PolicyDraft, profile: Profile, check: _Check) -> PolicyDraft:
+    """The draft with what the preset it names sets and the caller did not."""
+    if not draft.preset:
+        return draft
+    preset = profile.presets.get(draft.preset)
+    if preset is None:
+        known = _names(profile.presets) if profile.presets else "none"
+        check.fail("policy.preset", f"{draft.preset!r:.80} is not a preset of {profile.name}; known: {known}")
+        return replace(draft, preset="")
+    sets: dict[str, Any] = {
+        "steps_per_trajectory_max": preset.steps_max,
+        "reasoning_tokens_per_step_max": preset.output_tokens_per_step_max,
+        "temperature": preset.temperature,
+        "top_p": preset.top_p,
+        "context_policy": preset.context_policy,
+    }
+    return replace(draft, **{name: value for name, value in sets.items() if getattr(draft, name) is None})
 
 
 def _quorum(draft: PolicyDraft, width: int, check: _Check) -> int:

@@ -38,3 +38,5 @@ class PolicyDraft:
     top_p: float | None = None
     seed: int | None = None
     arms_from: ArmsFrom | None = None
+    preset: str = ""
+    """A protocol of the first arm's profile: its steps, tokens and sampling, where nothing else is said."""

@@ -107,6 +107,8 @@ class Policy:
     seed: int
     """From which the seed of every generation is derived."""
     context_keep_last: int = KEEP_LAST
+    preset: str = ""
+    """The protocol of the profile that filled in what the caller left open."""
     """How many tool outputs `KEEP_LAST` keeps."""
     arms_from: ArmsFrom | None = None
     """Where given, no arm is rolled out."""

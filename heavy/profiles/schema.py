@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -72,6 +72,17 @@ class RemoteSection(_Part):
     """`sglang`: the endpoint also takes request ids, aborts, load reports and reasoning content."""
 
 
+class RequestSection(_Part):
+    """What this server wants differently in a request for a completion."""
+
+    tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """How it calls the cap on generated tokens."""
+    omit: tuple[Literal["temperature", "top_p", "seed", "stop", "tool_choice"], ...] = ()
+    """Fields that it refuses."""
+    extra: dict[str, Any] = {}
+    """More fields, such as chat_template_kwargs = { thinking = true }."""
+
+
 class SamplingPreset(_Part):
     """Sampling of one role."""
 
@@ -94,6 +105,18 @@ class LimitsSection(_Part):
     answer_tokens_reserved: Positive = 2_048
     """Kept free in the context for a forced final answer."""
     tool_output_chars_max: Positive = 32_000
+
+
+class PresetSection(_Part):
+    """A protocol that a caller may name: what it sets holds where the caller does not say otherwise."""
+
+    description: str = ""
+    """Where it comes from and what it is for."""
+    steps_max: Positive | None = None
+    output_tokens_per_step_max: Positive | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    context_policy: ContextPolicy | None = None
 
 
 class PromptsSection(_Part):
@@ -150,8 +173,10 @@ class Profile(_Part):
     default_tools: tuple[str, ...] = ()
     serve: ServeSection = ServeSection()
     remote: RemoteSection | None = None
+    request: RequestSection = RequestSection()
     sampling: SamplingSection = SamplingSection()
     limits: LimitsSection = LimitsSection()
+    presets: dict[str, PresetSection] = {}
     prompts: PromptsSection = PromptsSection()
     aggregation: AggregationSection = AggregationSection()
     prices: PricesSection = PricesSection()

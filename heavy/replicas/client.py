@@ -94,10 +94,11 @@ class HttpReplica:
                 response.release()  # closes the connection unless the answer was read to its end
 
     async def _post(self, request: GenerationRequest) -> aiohttp.ClientResponse:
-        headers = self.endpoint.headers(request_id=request.request_id, traceparent=request.traceparent)
+        endpoint = self.endpoint
+        headers = endpoint.headers(request_id=request.request_id, traceparent=request.traceparent)
         return await self._pool.session.post(
-            self.endpoint.url("/chat/completions"),
-            data=request_body(request, self.endpoint.model, self.endpoint.dialect),
+            endpoint.url("/chat/completions"),
+            data=request_body(request, endpoint.model, endpoint.dialect, endpoint.request),
             headers=headers,
             allow_redirects=False,
         )

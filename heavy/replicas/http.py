@@ -7,13 +7,13 @@ import os
 import re
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aiohttp
 
 from heavy.core.errors import ConfigError
-from heavy.profiles.schema import Profile
+from heavy.profiles.schema import Profile, RequestSection
 from heavy.replicas.openai_json import Dialect
 from heavy.replicas.translate import Speaker
 
@@ -36,6 +36,8 @@ class Endpoint:
     model: str
     dialect: Dialect
     api_key_env: str = ""
+    request: RequestSection = field(default_factory=RequestSection)
+    """How its requests differ from what OpenAI's API says."""
 
     @classmethod
     def of(cls, replica: str, base_url: str, profile: Profile, model: str = "") -> Endpoint:
@@ -50,6 +52,7 @@ class Endpoint:
             model=model or profile.model,
             dialect=remote.dialect if remote else "sglang",
             api_key_env=remote.api_key_env if remote else "",
+            request=profile.request,
         )
 
     def url(self, path: str) -> str:

@@ -16,6 +16,7 @@ import orjson
 
 from heavy.core.messages import FinishReason, Message, Role, ToolCall
 from heavy.core.tools import ToolSpec
+from heavy.profiles.schema import RequestSection
 from heavy.replicas.api import GenerationRequest, ReplicaLoad
 
 Dialect = Literal["openai", "sglang"]
@@ -36,8 +37,11 @@ _FINISH: Final = {
 # -- out
 
 
-def request_body(request: GenerationRequest, model: str, dialect: Dialect) -> bytes:
-    """The body of a streamed chat completion."""
+def request_body(
+    request: GenerationRequest, model: str, dialect: Dialect, shape: RequestSection | None = None
+) -> bytes:
+    """The body of a streamed chat completion, as its server wants it."""
+    shape = shape or RequestSection()
     body: dict[str, Any] = {
         "model": model,
         "messages": messages_json(request.messages),
@@ -45,7 +49,7 @@ def request_body(request: GenerationRequest, model: str, dialect: Dialect) -> by
         "stream_options": {"include_usage": True},
         "temperature": request.sampling.temperature,
         "top_p": request.sampling.top_p,
-        "max_tokens": request.tokens_max,
+        shape.tokens_field: request.tokens_max,
     }
     if request.sampling.seed is not None:
         body["seed"] = request.sampling.seed
@@ -59,7 +63,12 @@ def request_body(request: GenerationRequest, model: str, dialect: Dialect) -> by
         body["rid"] = request.request_id
         body["separate_reasoning"] = True
         body["stream_reasoning"] = True
-    return encoded(body)
+    return encoded({k: v for k, v in body.items() if k not in shape.omit} | _new(shape.extra, body))
+
+
+def _new(extra: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+    """What a profile adds; what is ours to say stays ours."""
+    return {name: value for name, value in extra.items() if name not in body}
 
 
 def tokenize_body(messages: Sequence[Message], tools: Sequence[ToolSpec], model: str) -> bytes:

@@ -118,7 +118,7 @@ class ArmsFrom(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., arms: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("width", "members", "quorum", "straggler_grace", "deadline", "budget", "aggregation", "vote_threshold", "early_stop", "tools", "no_tools", "context_policy", "sampling", "context_keep_last", "arms_from")
+    __slots__ = ("width", "members", "quorum", "straggler_grace", "deadline", "budget", "aggregation", "vote_threshold", "early_stop", "tools", "no_tools", "context_policy", "sampling", "context_keep_last", "arms_from", "preset")
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     QUORUM_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +134,7 @@ class Policy(_message.Message):
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_KEEP_LAST_FIELD_NUMBER: _ClassVar[int]
     ARMS_FROM_FIELD_NUMBER: _ClassVar[int]
+    PRESET_FIELD_NUMBER: _ClassVar[int]
     width: int
     members: Members
     quorum: int
@@ -149,4 +150,5 @@ class Policy(_message.Message):
     sampling: Sampling
     context_keep_last: int
     arms_from: ArmsFrom
-    def __init__(self, width: _Optional[int] = ..., members: _Optional[_Union[Members, _Mapping]] = ..., quorum: _Optional[int] = ..., straggler_grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., aggregation: _Optional[_Union[AggregationMode, str]] = ..., vote_threshold: _Optional[float] = ..., early_stop: _Optional[bool] = ..., tools: _Optional[_Iterable[str]] = ..., no_tools: _Optional[bool] = ..., context_policy: _Optional[_Union[ContextPolicy, str]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., context_keep_last: _Optional[int] = ..., arms_from: _Optional[_Union[ArmsFrom, _Mapping]] = ...) -> None: ...
+    preset: str
+    def __init__(self, width: _Optional[int] = ..., members: _Optional[_Union[Members, _Mapping]] = ..., quorum: _Optional[int] = ..., straggler_grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., aggregation: _Optional[_Union[AggregationMode, str]] = ..., vote_threshold: _Optional[float] = ..., early_stop: _Optional[bool] = ..., tools: _Optional[_Iterable[str]] = ..., no_tools: _Optional[bool] = ..., context_policy: _Optional[_Union[ContextPolicy, str]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., context_keep_last: _Optional[int] = ..., arms_from: _Optional[_Union[ArmsFrom, _Mapping]] = ..., preset: _Optional[str] = ...) -> None: ...

@@ -101,6 +101,7 @@ def policy_to_proto(policy: Policy) -> pb.Policy:
         no_tools=not policy.tools,
         context_policy=enums.CONTEXT_POLICY.to_proto(policy.context_policy),
         context_keep_last=policy.context_keep_last,
+        preset=policy.preset,
         sampling=pb.Sampling(seed=policy.seed),
     )
     if policy.sampling is not None:
@@ -131,6 +132,7 @@ def policy_from_proto(message: pb.Policy) -> Policy:
         sampling=Sampling(temperature=sampling.temperature, top_p=sampling.top_p) if overridden else None,
         seed=sampling.seed,
         arms_from=_arms_from_from_proto(message),
+        preset=message.preset,
     )
 
 
@@ -228,6 +230,7 @@ def _assignments(draft: PolicyDraft, message: pb.Policy) -> list[tuple[str, Any,
             lambda policy: setattr(message, "context_policy", enums.CONTEXT_POLICY.to_proto(policy)),
         ),
         ("context_keep_last", draft.context_keep_last, scalar(message, "context_keep_last")),
+        ("preset", draft.preset or None, scalar(message, "preset")),
         ("sampling.temperature", draft.temperature, scalar(sampling, "temperature")),
         ("sampling.top_p", draft.top_p, scalar(sampling, "top_p")),
         ("sampling.seed", draft.seed, scalar(sampling, "seed")),
@@ -275,6 +278,7 @@ def draft_from_proto(message: pb.Policy, violations: Violations) -> PolicyDraft:
         top_p=_given(sampling, "top_p"),
         seed=_given(sampling, "seed"),
         arms_from=_arms_from_from_proto(message),
+        preset=message.preset,
     )
 
 

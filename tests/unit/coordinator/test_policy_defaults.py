@@ -17,7 +17,7 @@ from heavy.core.errors import ConfigError, InvalidRequest
 from heavy.core.ids import RunId
 from heavy.core.messages import Message, Role
 from heavy.core.policy import AggregationMode, ArmsFrom, Budget, ContextPolicy, Policy, Sampling
-from heavy.profiles.schema import Profile, SamplingPreset, SamplingSection
+from heavy.profiles.schema import PresetSection, Profile, SamplingPreset, SamplingSection
 
 
 def profile(name: str, **more: Any) -> Profile:
@@ -34,6 +34,13 @@ PROFILES = {
     "big": profile("big", default_tools=("search", "python")),
     "idle": profile("idle"),
 }
+PROFILES["big"] = PROFILES["big"].model_copy(
+    update={
+        "presets": {
+            "search": PresetSection(steps_max=300, output_tokens_per_step_max=24_000, temperature=0.4)
+        }
+    }
+)
 
 
 def defaults(**values: Any) -> PolicyDefaults:
@@ -218,3 +225,19 @@ def test_arms_taken_over_are_the_width() -> None:
 )
 def test_arms_that_cannot_be_taken_over_are_named(taken: ArmsFrom, width: int | None, path: str) -> None:
     assert set(violations(PolicyDraft(arms_from=taken, width=width))) == {path}
+
+
+def test_a_preset_of_the_first_arms_profile_fills_in_what_the_caller_left_open() -> None:
+    policy = defaults().resolve(
+        PolicyDraft(arms=("big",), preset="search", reasoning_tokens_per_step_max=999)
+    )
+    assert policy.preset == "search"
+    assert policy.budget.steps_per_trajectory_max == 300
+    assert policy.budget.reasoning_tokens_per_step_max == 999
+    assert policy.sampling == Sampling(temperature=0.4, top_p=1.0)
+
+
+def test_a_preset_that_is_not_there_is_named_with_those_that_are() -> None:
+    found = violations(PolicyDraft(arms=("big",), preset="serch"))
+    assert found == {"policy.preset": "'serch' is not a preset of big; known: search"}
+    assert violations(PolicyDraft(preset="x"))["policy.preset"].endswith("tiny; known: none")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from heavy.core.messages import FinishReason, Message, Role, ToolCall
 from heavy.core.policy import Sampling
 from heavy.core.tools import Effects, ToolSpec
+from heavy.profiles.schema import RequestSection
 from heavy.replicas.api import GenerationRequest, TextDelta, TokenUsage
 from heavy.replicas.assembly import CALLS_MAX, Assembly
 from heavy.replicas.openai_json import (
@@ -302,3 +303,16 @@ def test_other_answers_are_no_load_and_no_count(data: bytes) -> None:
         read_load(data)
     with pytest.raises(ValueError):
         read_token_count(data)
+
+
+def test_a_server_that_wants_it_differently_gets_it_differently() -> None:
+    shape = RequestSection(
+        tokens_field="max_completion_tokens",
+        omit=("temperature", "top_p"),
+        extra={"chat_template_kwargs": {"thinking": True}, "model": "another", "stream": False},
+    )
+    sent = orjson.loads(request_body(request(), "m", "openai", shape))
+    assert sent["max_completion_tokens"] == 64
+    assert not {"max_tokens", "temperature", "top_p"} & set(sent)
+    assert sent["chat_template_kwargs"] == {"thinking": True}
+    assert (sent["model"], sent["stream"]) == ("m", True), "what is ours to say stays ours"
