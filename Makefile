@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export HEAVY_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/heavy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt proto lock bench clean
+.PHONY: help setup demo test check fmt proto dashboards lock bench clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -36,6 +36,7 @@ check: $(READY) ## Format, lint, types, layers, protos, dead code
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/buf lint protos
 	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python deploy/proto.py --check
+	$(BIN)/python -m deploy.boards --check
 	$(BIN)/vulture
 
 fmt: $(READY) ## Format and mend what can be mended
@@ -44,6 +45,9 @@ fmt: $(READY) ## Format and mend what can be mended
 
 proto: $(READY) ## Generate heavy/v1 from protos/heavy/v1
 	$(BIN)/python deploy/proto.py
+
+dashboards: $(READY) ## Write dashboards/ (Grafana boards, Prometheus alerts) from the metric names in the code
+	$(BIN)/python -m deploy.boards
 
 lock: $(READY) ## Resolve requirements.lock anew (needs uv on the PATH)
 	uv pip compile --quiet --python-version 3.11 --universal --all-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header pyproject.toml --output-file requirements.lock

