@@ -96,16 +96,17 @@ class ContextWindow:
         room_tokens: int,
         wish_tokens: int,
         summarise: Summarise | None = None,
+        last: bool = False,
     ) -> Fit:
         """Make room for a completion: at least `room_tokens`, and a share of the context if that can be had.
 
         `wish_tokens` is what the completion would like; while the cheap bound leaves that much, nothing is
-        counted exactly. Without `summarise` turns are dropped unread. Raises `ContextOverflow` when
-        `room_tokens` cannot be had, whatever gives way.
+        counted exactly. Without `summarise` turns are dropped unread; for the `last` generation more gives
+        way. Raises `ContextOverflow` when `room_tokens` cannot be had, whatever gives way.
         """
         fit = await self.measure(messages, wish_tokens)
         if self._refused or fit.room_tokens < max(room_tokens, self._headroom_tokens):
-            fit = await self._relieve(fit, room_tokens, wish_tokens, summarise)
+            fit = await self._relieve(fit, room_tokens, wish_tokens, summarise, last)
         if fit.room_tokens < room_tokens or (self._refused and not fit.relieved):
             raise self._overflow(fit, room_tokens)
         self._refused = False
@@ -128,12 +129,12 @@ class ContextWindow:
         return Fit(messages, tokens, self._profile.context_tokens - tokens)
 
     async def _relieve(
-        self, fit: Fit, room_tokens: int, wish_tokens: int, summarise: Summarise | None
+        self, fit: Fit, room_tokens: int, wish_tokens: int, summarise: Summarise | None, last: bool
     ) -> Fit:
         """Stage after stage, until there is room; see `relief`. A summary comes before what it stands for."""
         summarised = await self._summarised(fit, summarise)
         low_water = max(room_tokens, _LOW_WATER * self._headroom_tokens)
-        for stage in self._relief.stages():
+        for stage in self._relief.stages(last=last):
             wanted = low_water if stage.eager else room_tokens
             if fit.room_tokens >= wanted and not (self._refused and not fit.relieved):
                 continue

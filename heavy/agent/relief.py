@@ -7,6 +7,7 @@
 | discard_all       | drop every turn but the last; hide its outputs; drop it as well               |
 | summarise         | the same, after the model has written down what it has (see `trajectory`)     |
 | fail              | none                                                                          |
+| for a last answer | the policy's own; then drop the older half of the turns, and again; then all  |
 
 The opening (the caller's conversation) is never dropped, only its tool outputs may be hidden. What failed
 stays: an output that is hidden leaves its error behind, turns that are dropped leave a note that lists it.
@@ -30,6 +31,7 @@ HIDDEN: Final = "[This tool output was hidden to make room. Call the tool again 
 HIDDEN_FAILURE: Final = "[This tool output was hidden to make room. The call had failed: {error}]"
 _SUMMARY_OUTPUTS: Final = (16, 4)
 """How many outputs a summary is made from where all of them do not fit."""
+_HALVINGS: Final = 6
 _HIDDEN_PREFIX: Final = "[This tool output was hidden to make room."
 
 
@@ -57,8 +59,18 @@ class Relief:
         self._note: Message | None = None
         self._dropped_turns = 0
 
-    def stages(self) -> Iterator[Stage]:
-        """The policy's stages, the mildest first."""
+    def stages(self, *, last: bool = False) -> Iterator[Stage]:
+        """The policy's stages, the mildest first.
+
+        For the `last` generation turns give way under every policy but `fail`, the older half first: an
+        answer from what is left is better than none.
+        """
+        yield from self._stages()
+        if last and self.policy is not ContextPolicy.FAIL:
+            yield from (Stage(self._drop_older_half) for _ in range(_HALVINGS))
+            yield Stage(self._drop_all)
+
+    def _stages(self) -> Iterator[Stage]:
         match self.policy:
             case ContextPolicy.HIDE_TOOL_OUTPUTS:
                 yield Stage(self.hide_before_last_turn, eager=True)
@@ -109,6 +121,11 @@ class Relief:
 
     def _hider(self, kept: int) -> Callable[[Messages], Messages]:
         return lambda messages: self.hide_but(messages, kept)
+
+    def _drop_older_half(self, messages: Messages) -> Messages:
+        start = self._body(messages)
+        turns = [i for i in range(start, len(messages)) if messages[i].role is Role.ASSISTANT]
+        return self._drop(messages, turns[len(turns) // 2]) if len(turns) > 1 else messages
 
     def _drop_all(self, messages: Messages) -> Messages:
         return self._drop(messages, len(messages))

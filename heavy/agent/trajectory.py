@@ -307,6 +307,7 @@ class Trajectory:
             room_tokens=self._completion_tokens_min() + kept,
             wish_tokens=wish + kept,
             summarise=self._summarise if summarise else None,
+            last=forced,
         )
         if fit.relieved:
             self._history = list(fit.messages)

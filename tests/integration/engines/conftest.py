@@ -6,24 +6,18 @@ server (`small`: one that runs one generation and lets one wait) and gives its b
 
 from __future__ import annotations
 
-import json
-import os
-import selectors
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from .conformance import Capabilities, table
+from tests_support.engines import server
 
 ROOT = Path(__file__).parents[3]
 MODELS = ROOT / "tests" / "fixtures" / "models"
-READY_S = 60.0
-STOP_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +28,6 @@ class EngineUnderTest:
     capabilities: Capabilities
     start: Callable[[bool], AbstractContextManager[str]]
     marks: tuple[pytest.MarkDecorator, ...] = ()
-
-
-@contextmanager
-def server(module: str, *flags: str) -> Iterator[str]:
-    """An engine server as a process of its own; yields its base URL."""
-    command = [sys.executable, "-m", module, "--port", "0", "--die-with-parent", "--drain-s", "2", *flags]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT)
-    try:
-        assert process.stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            assert selector.select(READY_S), f"{module} is not ready within {READY_S} s"
-        ready = json.loads(process.stdout.readline())
-        assert ready["event"] == "ready"
-        yield f"http://{ready['host']}:{ready['port']}"
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 SMALL = ("--max-running-requests", "1", "--max-queued-requests", "1")

@@ -166,3 +166,29 @@ async def test_asking_again_for_what_was_taken_out_of_sight_is_no_repetition(
         if r.messages[-1].role is Role.USER and "You have now" in r.messages[-1].content
     ]
     assert len(reminded) < 8
+
+
+@pytest.mark.parametrize("policy", [p for p in ContextPolicy if p is not ContextPolicy.FAIL])
+async def test_turns_that_fill_the_context_by_themselves_still_leave_room_for_an_answer(
+    long: Any, asks: Asks, policy: ContextPolicy
+) -> None:
+    """Hiding outputs cannot help where the calls are long: the trajectory ends, with an answer."""
+    long.sets(context_policy=policy)
+    made = iter(range(10_000))
+
+    def choose(request: GenerationRequest) -> Scripted:
+        if wants_summary(request):
+            return Scripted(content="A summary.")
+        if request.tool_choice == "none":
+            return Scripted(content="42")
+        return asks(f'{{"n": {next(made)}, "why": "{"w" * 3_000}"}}')
+
+    replica = long.chooses(choose)
+
+    outcome = await long.trajectory().run()
+
+    hiding = policy in (ContextPolicy.HIDE_TOOL_OUTPUTS, ContextPolicy.KEEP_LAST)
+    assert (outcome.kind, outcome.answer) == (OutcomeKind.COMPLETED, "42")
+    assert outcome.reason == ("context_overflow" if hiding else "steps_max")
+    last = replica.requests[-1]
+    assert await replica.count_tokens("bench", last.messages, last.tools) + last.tokens_max <= 8_000
