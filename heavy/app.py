@@ -22,6 +22,7 @@ from heavy.aggregation.equivalence import Equivalence
 from heavy.aggregation.reflective import TRACE_TOOLS
 from heavy.config import Settings
 from heavy.coordinator.defaults import PolicyDefaults
+from heavy.coordinator.fleet import FleetAdmin
 from heavy.coordinator.lookout import Lookout
 from heavy.coordinator.run import Parts
 from heavy.coordinator.service import CoordinatorService
@@ -65,7 +66,7 @@ async def serving(settings: Settings) -> AsyncIterator[RpcServer]:
         service = CoordinatorService(parts, policies, settings, metrics, tracing, owner)
         fleet = FleetMetrics(registry, profiles.by_name, settings.served_names)
         lookout = Lookout(store.directory, profiles, fleet, settings.metrics_interval_s)
-        rpc = RpcServer(service, settings, tracing, cache, store.directory)
+        rpc = RpcServer(service, settings, tracing, cache, FleetAdmin(store))
         gateway = Gateway(settings, registry, ready=lambda: rpc.ready, coordinator=service)
         try:
             await lookout.start()

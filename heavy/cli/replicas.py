@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import TextIO
 
 import click
 from rich.console import Group, RenderableType
@@ -11,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from heavy.admin import Listing, ReplicaClient
+from heavy.admin import ReplicaClient
 from heavy.cli import draw, exits
 from heavy.cli.interrupts import on_interrupt
 from heavy.cli.options import server_flags
@@ -19,7 +20,7 @@ from heavy.client import HeavyClient
 from heavy.core import clock
 from heavy.core.codec import dump
 from heavy.core.errors import HeavyError
-from heavy.core.fleet import ReplicaInfo, ReplicaState
+from heavy.core.fleet import FleetListing, ProfileChange, ReplicaInfo, ReplicaState, Served
 
 WATCH_EVERY_S = 1.0
 PATIENCE_S = 3.0
@@ -44,7 +45,7 @@ _STATE_STYLE = {
 def replicas(
     context: click.Context, watch: bool, as_json: bool, server: str, token: str | None, patience: float
 ) -> None:
-    """List the replicas and runners of a server: state, load, KV memory, where they run.
+    """List the replicas and runners of a server: state, load, KV memory, where they run. With a command: act.
 
     For administrators: a `tenant:token:admin` line of the server's tokens file, or anybody at a server
     without tokens.
@@ -54,6 +55,83 @@ def replicas(
     if watch and as_json:
         raise click.UsageError("--watch draws a screen; call it again and again for JSON")
     sys.exit(asyncio.run(_list(server, token, patience, watch=watch, as_json=as_json)))
+
+
+@replicas.command(short_help="The last lines of a replica's engine.")
+@click.argument("replica")
+@server_flags(patience_s=PATIENCE_S)
+def logs(replica: str, server: str, token: str | None, patience: float) -> None:
+    """Print the last lines that the engine of REPLICA wrote.
+
+    They are kept for a day, also when the replica is gone: what it said last is why it failed.
+    """
+
+    async def run() -> None:
+        async with HeavyClient(server, token, patience_s=patience) as client:
+            for line in await ReplicaClient(client).log(replica):
+                click.echo(line)
+
+    asyncio.run(run())
+
+
+@replicas.command(short_help="Let a replica finish what it has and leave.")
+@click.argument("replica")
+@server_flags(patience_s=PATIENCE_S)
+def drain(replica: str, server: str, token: str | None, patience: float) -> None:
+    """Let REPLICA finish what it has in flight and leave; another one takes its place.
+
+    To have fewer replicas, use `heavy replicas update PROFILE --replicas N`.
+    """
+
+    async def run() -> None:
+        async with HeavyClient(server, token, patience_s=patience) as client:
+            served = await ReplicaClient(client).drain(replica)
+        click.echo(f"{replica} drains. {_wanted_text(served)} See: heavy replicas --watch")
+
+    asyncio.run(run())
+
+
+@replicas.command(short_help="Change what is served of a profile.")
+@click.argument("profile")
+@click.option("--replicas", "number", type=click.IntRange(0, 64), help="How many, at least.")
+@click.option("--replicas-max", type=click.IntRange(0, 64), help="How many under load.")
+@click.option(
+    "--file",
+    type=click.File(),
+    help="The profile's new definition (TOML; paths in it absolute): a rolling update.",
+)
+@click.option("--restart", is_flag=True, help="Start every replica anew, and forgive earlier failures.")
+@server_flags(patience_s=PATIENCE_S)
+def update(
+    profile: str,
+    number: int | None,
+    replicas_max: int | None,
+    file: TextIO | None,
+    restart: bool,
+    server: str,
+    token: str | None,
+    patience: float,
+) -> None:
+    """Change how many replicas of PROFILE there are, or what they are started from.
+
+    Replicas are replaced one by one and never below the minimum that is ready: where the cluster has room for
+    one more, it comes first; else one leaves at a time, and a single replica waits for room.
+    """
+    if number is None and replicas_max is None and file is None and not restart:
+        raise click.UsageError("say what is to change: --replicas, --replicas-max, --file or --restart")
+    change = ProfileChange(profile, file.read() if file else "", number, replicas_max, restart)
+
+    async def run() -> None:
+        async with HeavyClient(server, token, patience_s=patience) as client:
+            served = await ReplicaClient(client).update(change)
+        click.echo(f"{_wanted_text(served)} See: heavy replicas --watch")
+
+    asyncio.run(run())
+
+
+def _wanted_text(served: Served) -> str:
+    most = f" to {served.replicas_max}" if served.replicas_max > served.replicas_min else ""
+    return f"{served.profile}: {served.replicas_min}{most} wanted, revision {served.revision}."
 
 
 async def _list(server: str, token: str | None, patience: float, *, watch: bool, as_json: bool) -> int:
@@ -89,11 +167,24 @@ async def _watch(fleet: ReplicaClient) -> int:
     return exits.ANSWERED
 
 
-def table(listing: Listing, width: int, now_ms: int) -> RenderableType:
+def table(listing: FleetListing, width: int, now_ms: int) -> RenderableType:
     """Replicas, then runners, on any width."""
-    if not listing.replicas and not listing.runners:
+    if not listing.replicas and not listing.runners and not listing.profiles:
         return Text("No replica and no runner is there. `heavy up` starts them.", style="yellow")
-    return Group(_replicas(listing.replicas, width, now_ms), Text(""), _runners(listing))
+    parts = (_replicas(listing.replicas, width, now_ms), *_troubles(listing), Text(""), _runners(listing))
+    return Group(*parts)
+
+
+def _troubles(listing: FleetListing) -> list[Text]:
+    """What could not be started, and whether it is tried again."""
+    found = []
+    for served in listing.profiles:
+        if served.failures:
+            again = "not started again until it changes" if served.quarantined else "it is tried again"
+            times = "once" if served.failures == 1 else f"{served.failures} times in a row"
+            style = "red" if served.quarantined else "yellow"
+            found.append(Text.assemble((f"{served.profile} failed {times}; {again}: ", style), served.reason))
+    return found
 
 
 def _replicas(found: tuple[ReplicaInfo, ...], width: int, now_ms: int) -> RenderableType:
@@ -131,7 +222,7 @@ def _kv(info: ReplicaInfo, wide: bool) -> Text:
     return Text.assemble((bar, style), (f"{share:.0%}", style))
 
 
-def _runners(listing: Listing) -> RenderableType:
+def _runners(listing: FleetListing) -> RenderableType:
     if not listing.runners:
         return Text("No runner is there: nothing executes trajectories.", style="red")
     shown = ", ".join(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 
@@ -34,6 +35,11 @@ from workers.shipped import LOCAL_PROFILE, PROFILE_DIRECTORIES
 @click.option(
     "--http-port", type=click.IntRange(0, 65535), help="HTTP port: metrics and health.  [default: 8080]"
 )
+@click.option(
+    "--keep-replicas",
+    is_flag=True,
+    help="Leave the replicas at the end; needs RAY_ADDRESS and HEAVY_STORE_URL.",
+)
 def up(
     profiles: tuple[str, ...],
     profiles_dir: tuple[str, ...],
@@ -41,14 +47,22 @@ def up(
     runners: int,
     port: int | None,
     http_port: int | None,
+    keep_replicas: bool,
 ) -> None:
     """Serve on this machine: store, Ray, replicas, runners and coordinator, until Ctrl-C.
 
     What is not given is started here and ends with this command: without HEAVY_STORE_URL a Valkey, without
     RAY_ADDRESS a local Ray cluster. `heavy ask` finds the server at its default address.
+
+    On a cluster of GPU nodes, give both and --keep-replicas: replicas then outlive this command, and the next
+    `heavy up` goes on with them. Several may run for the same store; one of them minds the replicas.
     """
     settings = local_settings(profiles_dir, port=port, http_port=http_port)
-    plan = LocalPlan(profiles or (LOCAL_PROFILE,), runners, replicas)
+    if keep_replicas and not (settings.store_url and os.environ.get("RAY_ADDRESS")):
+        raise click.UsageError(
+            "--keep-replicas needs RAY_ADDRESS and HEAVY_STORE_URL: what is started here ends here"
+        )
+    plan = LocalPlan(profiles or (LOCAL_PROFILE,), runners, replicas, keep_replicas)
     sys.exit(asyncio.run(_up(plan, settings)))
 
 

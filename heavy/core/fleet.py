@@ -92,6 +92,41 @@ class Wanted:
         return hashlib.sha256(text.encode()).hexdigest()[:REVISION_CHARS]
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What is wanted of a profile, and its failures in a row, as administrators see it."""
+
+    profile: str
+    replicas: int
+    replicas_min: int
+    replicas_max: int
+    revision: str
+    failures: int = 0
+    reason: str = ""
+    quarantined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FleetListing:
+    """Which replicas and runners there are, and what is wanted, by name."""
+
+    replicas: tuple[ReplicaInfo, ...]
+    runners: tuple[RunnerInfo, ...]
+    profiles: tuple[Served, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileChange:
+    """What an administrator changes about a profile; None and empty leave it as it is."""
+
+    profile: str
+    definition: str = ""
+    """The whole profile as TOML."""
+    replicas: int | None = None
+    replicas_max: int | None = None
+    restart: bool = False
+
+
 class Phase(StrEnum):
     """What a member is meant to do."""
 

@@ -35,7 +35,11 @@ class TomlFile:
     @classmethod
     def read(cls, file: Path, noun: str) -> TomlFile:
         """Raises `ConfigError` for what cannot be read or is no TOML."""
-        text = _text(file, noun)
+        return cls.parse(_text(file, noun), file, noun)
+
+    @classmethod
+    def parse(cls, text: str, file: Path, noun: str) -> TomlFile:
+        """A text that came as `file`. Raises `ConfigError` for what is no TOML."""
         try:
             return cls(file, text, tomllib.loads(text), noun)
         except tomllib.TOMLDecodeError as error:

@@ -77,11 +77,26 @@ def _files(directories: Iterable[str | Path]) -> Iterator[Path]:
 
 def read_profile(file: Path) -> Profile:
     """One profile from its file. Raises `ConfigError`."""
-    toml = TomlFile.read(file, "profile")
+    return _profile(TomlFile.read(file, "profile"), str(file.parent))
+
+
+def parse_profile(text: str, name: str) -> Profile:
+    """One profile from a text that came without a file: `name` stands for it in faults, paths are absolute.
+
+    Raises `ConfigError`.
+    """
+    toml = TomlFile.parse(text, Path(name), "profile")
+    profile = _profile(toml, "/")
+    if profile.serve.model_path.startswith("."):
+        raise toml.fault(("serve", "model_path"), "must be absolute: this profile has no directory")
+    return profile
+
+
+def _profile(toml: TomlFile, directory: str) -> Profile:
     if "directory" in toml.values:
         raise toml.fault(("directory",), "is set by the loader; remove it")
     try:
-        profile = Profile.model_validate({**toml.values, "directory": str(file.parent)})
+        profile = Profile.model_validate({**toml.values, "directory": directory})
     except ValidationError as error:
         raise toml.faults(error, Profile, _DOC) from error
     _check(profile, toml)

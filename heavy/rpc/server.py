@@ -12,13 +12,13 @@ from grpc_reflection.v1alpha import reflection
 
 from heavy.config import Settings
 from heavy.coordinator.api import Coordinator
+from heavy.coordinator.fleet import FleetAdmin
 from heavy.coordinator.tenants import load_tenants
 from heavy.core.errors import ConfigError
 from heavy.rpc import cache_servicer, replica_servicer
 from heavy.rpc.auth import TenantInterceptor
 from heavy.rpc.servicer import HeavyServicer
 from heavy.rpc.streams import Streams
-from heavy.store.api import Directory
 from heavy.telemetry.tracing import Tracing
 from heavy.tools.cache_admin import CacheAdmin
 from heavy.v1 import cache_pb2_grpc, heavy_pb2, heavy_pb2_grpc, replica_pb2_grpc
@@ -45,7 +45,7 @@ class RpcServer:
         settings: Settings,
         tracing: Tracing | None = None,
         cache: CacheAdmin | None = None,
-        directory: Directory | None = None,
+        fleet: FleetAdmin | None = None,
     ) -> None:
         """Raises `ConfigError` for a tokens file that cannot be used."""
         self._coordinator = coordinator
@@ -53,7 +53,7 @@ class RpcServer:
         self._tenants = load_tenants(settings.tokens_file)
         self._tracing = tracing or Tracing("", settings.service_name)
         self._cache = cache
-        self._directory = directory
+        self._fleet = fleet
         self._server: Any = None
         self._streams: Streams | None = None
         self._health: Any = None
@@ -99,9 +99,9 @@ class RpcServer:
                 cache_servicer.CacheServicer(self._cache, self._tracing), server
             )
             services.append(cache_servicer.SERVICE)
-        if self._directory is not None:
+        if self._fleet is not None:
             replica_pb2_grpc.add_ReplicaServiceServicer_to_server(  # type: ignore[no-untyped-call]
-                replica_servicer.ReplicaServicer(self._directory, self._tracing), server
+                replica_servicer.ReplicaServicer(self._fleet, self._tracing), server
             )
             services.append(replica_servicer.SERVICE)
         reflection.enable_server_reflection(services, server)  # type: ignore[no-untyped-call]

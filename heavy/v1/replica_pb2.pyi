@@ -61,10 +61,76 @@ class Runner(_message.Message):
     pid: int
     def __init__(self, runner_id: _Optional[str] = ..., in_flight: _Optional[int] = ..., in_flight_max: _Optional[int] = ..., pid: _Optional[int] = ...) -> None: ...
 
+class ServedProfile(_message.Message):
+    __slots__ = ("profile", "replicas", "replicas_min", "replicas_max", "revision", "failures", "reason", "quarantined")
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_MIN_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_MAX_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINED_FIELD_NUMBER: _ClassVar[int]
+    profile: str
+    replicas: int
+    replicas_min: int
+    replicas_max: int
+    revision: str
+    failures: int
+    reason: str
+    quarantined: bool
+    def __init__(self, profile: _Optional[str] = ..., replicas: _Optional[int] = ..., replicas_min: _Optional[int] = ..., replicas_max: _Optional[int] = ..., revision: _Optional[str] = ..., failures: _Optional[int] = ..., reason: _Optional[str] = ..., quarantined: _Optional[bool] = ...) -> None: ...
+
 class ListReplicasResponse(_message.Message):
-    __slots__ = ("replicas", "runners")
+    __slots__ = ("replicas", "runners", "profiles")
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     RUNNERS_FIELD_NUMBER: _ClassVar[int]
+    PROFILES_FIELD_NUMBER: _ClassVar[int]
     replicas: _containers.RepeatedCompositeFieldContainer[Replica]
     runners: _containers.RepeatedCompositeFieldContainer[Runner]
-    def __init__(self, replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., runners: _Optional[_Iterable[_Union[Runner, _Mapping]]] = ...) -> None: ...
+    profiles: _containers.RepeatedCompositeFieldContainer[ServedProfile]
+    def __init__(self, replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., runners: _Optional[_Iterable[_Union[Runner, _Mapping]]] = ..., profiles: _Optional[_Iterable[_Union[ServedProfile, _Mapping]]] = ...) -> None: ...
+
+class GetReplicaLogRequest(_message.Message):
+    __slots__ = ("replica_id",)
+    REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
+    replica_id: str
+    def __init__(self, replica_id: _Optional[str] = ...) -> None: ...
+
+class GetReplicaLogResponse(_message.Message):
+    __slots__ = ("lines",)
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    lines: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, lines: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class DrainReplicaRequest(_message.Message):
+    __slots__ = ("replica_id",)
+    REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
+    replica_id: str
+    def __init__(self, replica_id: _Optional[str] = ...) -> None: ...
+
+class DrainReplicaResponse(_message.Message):
+    __slots__ = ("profile",)
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    profile: ServedProfile
+    def __init__(self, profile: _Optional[_Union[ServedProfile, _Mapping]] = ...) -> None: ...
+
+class UpdateProfileRequest(_message.Message):
+    __slots__ = ("profile", "definition", "replicas", "replicas_max", "restart")
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    DEFINITION_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_MAX_FIELD_NUMBER: _ClassVar[int]
+    RESTART_FIELD_NUMBER: _ClassVar[int]
+    profile: str
+    definition: str
+    replicas: int
+    replicas_max: int
+    restart: bool
+    def __init__(self, profile: _Optional[str] = ..., definition: _Optional[str] = ..., replicas: _Optional[int] = ..., replicas_max: _Optional[int] = ..., restart: _Optional[bool] = ...) -> None: ...
+
+class UpdateProfileResponse(_message.Message):
+    __slots__ = ("profile",)
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    profile: ServedProfile
+    def __init__(self, profile: _Optional[_Union[ServedProfile, _Mapping]] = ...) -> None: ...

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ReplicaServiceStub:
-    """ReplicaService shows which replicas and runners there are. Its calls are for administrators.
+    """ReplicaService shows which replicas and runners there are, and changes which there should be. Its calls are
+    for administrators.
     """
 
     def __init__(self, channel):
@@ -40,14 +41,52 @@ class ReplicaServiceStub:
                 request_serializer=heavy_dot_v1_dot_replica__pb2.ListReplicasRequest.SerializeToString,
                 response_deserializer=heavy_dot_v1_dot_replica__pb2.ListReplicasResponse.FromString,
                 _registered_method=True)
+        self.GetReplicaLog = channel.unary_unary(
+                '/heavy.v1.ReplicaService/GetReplicaLog',
+                request_serializer=heavy_dot_v1_dot_replica__pb2.GetReplicaLogRequest.SerializeToString,
+                response_deserializer=heavy_dot_v1_dot_replica__pb2.GetReplicaLogResponse.FromString,
+                _registered_method=True)
+        self.DrainReplica = channel.unary_unary(
+                '/heavy.v1.ReplicaService/DrainReplica',
+                request_serializer=heavy_dot_v1_dot_replica__pb2.DrainReplicaRequest.SerializeToString,
+                response_deserializer=heavy_dot_v1_dot_replica__pb2.DrainReplicaResponse.FromString,
+                _registered_method=True)
+        self.UpdateProfile = channel.unary_unary(
+                '/heavy.v1.ReplicaService/UpdateProfile',
+                request_serializer=heavy_dot_v1_dot_replica__pb2.UpdateProfileRequest.SerializeToString,
+                response_deserializer=heavy_dot_v1_dot_replica__pb2.UpdateProfileResponse.FromString,
+                _registered_method=True)
 
 
 class ReplicaServiceServicer:
-    """ReplicaService shows which replicas and runners there are. Its calls are for administrators.
+    """ReplicaService shows which replicas and runners there are, and changes which there should be. Its calls are
+    for administrators.
     """
 
     def ListReplicas(self, request, context):
         """ListReplicas returns what is announced now. A process that has died is gone from it within seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReplicaLog(self, request, context):
+        """GetReplicaLog returns the last lines of a replica's engine; they are kept for a day, whatever became of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainReplica(self, request, context):
+        """DrainReplica lets a replica finish what it has and leave. Another one takes its place.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateProfile(self, request, context):
+        """UpdateProfile changes what is served of a profile: its definition, how many replicas, or a fresh start of
+        all of them. Replicas are replaced one by one, never below the minimum that is ready.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +100,21 @@ def add_ReplicaServiceServicer_to_server(servicer, server):
                     request_deserializer=heavy_dot_v1_dot_replica__pb2.ListReplicasRequest.FromString,
                     response_serializer=heavy_dot_v1_dot_replica__pb2.ListReplicasResponse.SerializeToString,
             ),
+            'GetReplicaLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReplicaLog,
+                    request_deserializer=heavy_dot_v1_dot_replica__pb2.GetReplicaLogRequest.FromString,
+                    response_serializer=heavy_dot_v1_dot_replica__pb2.GetReplicaLogResponse.SerializeToString,
+            ),
+            'DrainReplica': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainReplica,
+                    request_deserializer=heavy_dot_v1_dot_replica__pb2.DrainReplicaRequest.FromString,
+                    response_serializer=heavy_dot_v1_dot_replica__pb2.DrainReplicaResponse.SerializeToString,
+            ),
+            'UpdateProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateProfile,
+                    request_deserializer=heavy_dot_v1_dot_replica__pb2.UpdateProfileRequest.FromString,
+                    response_serializer=heavy_dot_v1_dot_replica__pb2.UpdateProfileResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'heavy.v1.ReplicaService', rpc_method_handlers)
@@ -70,7 +124,8 @@ def add_ReplicaServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ReplicaService:
-    """ReplicaService shows which replicas and runners there are. Its calls are for administrators.
+    """ReplicaService shows which replicas and runners there are, and changes which there should be. Its calls are
+    for administrators.
     """
 
     @staticmethod
@@ -90,6 +145,87 @@ class ReplicaService:
             '/heavy.v1.ReplicaService/ListReplicas',
             heavy_dot_v1_dot_replica__pb2.ListReplicasRequest.SerializeToString,
             heavy_dot_v1_dot_replica__pb2.ListReplicasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReplicaLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heavy.v1.ReplicaService/GetReplicaLog',
+            heavy_dot_v1_dot_replica__pb2.GetReplicaLogRequest.SerializeToString,
+            heavy_dot_v1_dot_replica__pb2.GetReplicaLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainReplica(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heavy.v1.ReplicaService/DrainReplica',
+            heavy_dot_v1_dot_replica__pb2.DrainReplicaRequest.SerializeToString,
+            heavy_dot_v1_dot_replica__pb2.DrainReplicaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heavy.v1.ReplicaService/UpdateProfile',
+            heavy_dot_v1_dot_replica__pb2.UpdateProfileRequest.SerializeToString,
+            heavy_dot_v1_dot_replica__pb2.UpdateProfileResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -2,29 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from heavy.core.fleet import ReplicaInfo, RunnerInfo
+from heavy.core.fleet import FleetListing, ProfileChange, ReplicaInfo, RunnerInfo, Served
 from heavy.v1 import replica_pb2 as pb
 from heavy.wire.times import timestamp_from_proto, timestamp_to_proto
 
 
-def listing_to_proto(
-    replicas: Iterable[ReplicaInfo], runners: Iterable[RunnerInfo]
-) -> pb.ListReplicasResponse:
+def listing_to_proto(listing: FleetListing) -> pb.ListReplicasResponse:
     """Everything that is there."""
     return pb.ListReplicasResponse(
-        replicas=map(_replica_to_proto, replicas), runners=map(_runner_to_proto, runners)
+        replicas=map(_replica_to_proto, listing.replicas),
+        runners=map(_runner_to_proto, listing.runners),
+        profiles=map(served_to_proto, listing.profiles),
     )
 
 
-def listing_from_proto(
-    listing: pb.ListReplicasResponse,
-) -> tuple[tuple[ReplicaInfo, ...], tuple[RunnerInfo, ...]]:
+def listing_from_proto(listing: pb.ListReplicasResponse) -> FleetListing:
     """Everything that is there."""
-    return (
+    return FleetListing(
         tuple(map(_replica_from_proto, listing.replicas)),
         tuple(map(_runner_from_proto, listing.runners)),
+        tuple(map(served_from_proto, listing.profiles)),
+    )
+
+
+def served_to_proto(served: Served) -> pb.ServedProfile:
+    """What is wanted of a profile."""
+    return pb.ServedProfile(
+        profile=served.profile,
+        replicas=served.replicas,
+        replicas_min=served.replicas_min,
+        replicas_max=served.replicas_max,
+        revision=served.revision,
+        failures=served.failures,
+        reason=served.reason,
+        quarantined=served.quarantined,
+    )
+
+
+def served_from_proto(served: pb.ServedProfile) -> Served:
+    """What is wanted of a profile."""
+    return Served(
+        profile=served.profile,
+        replicas=served.replicas,
+        replicas_min=served.replicas_min,
+        replicas_max=served.replicas_max,
+        revision=served.revision,
+        failures=served.failures,
+        reason=served.reason,
+        quarantined=served.quarantined,
+    )
+
+
+def change_to_proto(change: ProfileChange) -> pb.UpdateProfileRequest:
+    """What an administrator changes about a profile."""
+    return pb.UpdateProfileRequest(
+        profile=change.profile,
+        definition=change.definition,
+        replicas=change.replicas,
+        replicas_max=change.replicas_max,
+        restart=change.restart,
+    )
+
+
+def change_from_proto(asked: pb.UpdateProfileRequest) -> ProfileChange:
+    """What an administrator changes about a profile."""
+    return ProfileChange(
+        profile=asked.profile,
+        definition=asked.definition,
+        replicas=asked.replicas if asked.HasField("replicas") else None,
+        replicas_max=asked.replicas_max if asked.HasField("replicas_max") else None,
+        restart=asked.restart,
     )
 
 

@@ -202,22 +202,6 @@ def profile_of(definition: str) -> Profile:
     return Profile.model_validate_json(definition)
 
 
-def wanted_of(profile: Profile, before: Wanted | None = None, replicas: int | None = None) -> Wanted:
-    """What a profile asks for; what its load and its administrators had asked for is kept where it can be."""
-    least = profile.serve.replicas if replicas is None else replicas
-    most = max(least, profile.serve.replicas_max)
-    number = least if before is None else max(least, min(before.replicas, most))
-    return Wanted(
-        profile=profile.name,
-        definition=profile.model_dump_json(),
-        replicas=number,
-        replicas_min=least,
-        replicas_max=most,
-        drained=before.drained if before else (),
-        restarts=before.restarts if before else 0,
-    )
-
-
 def new_member(wanted: Wanted, number: int) -> Member:
     """The next replica of a profile."""
     return Member(

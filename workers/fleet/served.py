@@ -7,12 +7,13 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from heavy.coordinator.fleet import wanted_of
 from heavy.core import clock
 from heavy.core.errors import EngineUnavailable, HeavyError
 from heavy.core.fleet import ReplicaInfo, ReplicaState, Wanted
 from heavy.profiles.schema import Profile
 from heavy.store.api import Store
-from workers.fleet.controller import Controller, wanted_of
+from workers.fleet.controller import Controller
 
 POLL_S = 0.2
 GONE_WITHIN_S = 45.0

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from heavy.coordinator.fleet import wanted_of
 from heavy.core.errors import EngineUnavailable
 from heavy.core.fleet import ReplicaInfo, Wanted
 from heavy.profiles.schema import Profile
 from workers.fleet import placement
-from workers.fleet.controller import wanted_of
 from workers.fleet.served import ServedProfiles
 
 from .conftest import Fleet, Nodes

@@ -13,13 +13,14 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from heavy.admin import Listing, ReplicaClient
+from heavy.admin import ReplicaClient
 from heavy.cli.main import cli
 from heavy.cli.replicas import table
 from heavy.client import HeavyClient
 from heavy.config import Settings
-from heavy.core.errors import Forbidden
-from heavy.core.fleet import ReplicaInfo, RunnerInfo
+from heavy.coordinator.fleet import FleetAdmin
+from heavy.core.errors import Forbidden, InvalidRequest, NotFound
+from heavy.core.fleet import FleetListing, Member, ProfileChange, ReplicaInfo, RunnerInfo, Wanted
 from heavy.rpc.server import RpcServer
 from heavy.store.redis import RedisStore
 
@@ -60,7 +61,7 @@ async def serving(
     tokens = tmp_path / "admins"
     tokens.write_text(f"alice:{ADMIN}:admin\nalice:{PLAIN}\n")
     guarded = settings.model_copy(update={"tokens_file": str(tokens)})
-    running = RpcServer(coordinator, guarded, directory=announced.directory)
+    running = RpcServer(coordinator, guarded, fleet=FleetAdmin(announced))
     await running.start()
     yield running
     await running.stop()
@@ -68,7 +69,7 @@ async def serving(
 
 async def test_an_administrator_sees_what_is_announced_and_nobody_else_does(serving: RpcServer) -> None:
     async with HeavyClient(serving.address, ADMIN) as client:
-        assert await ReplicaClient(client).list() == Listing((BUSY, LOST), (RUNNER,))
+        assert await ReplicaClient(client).list() == FleetListing((BUSY, LOST), (RUNNER,))
     async with HeavyClient(serving.address, PLAIN) as client:
         with pytest.raises(Forbidden):
             await ReplicaClient(client).list()
@@ -86,7 +87,7 @@ async def test_the_command_lists_them_for_people_and_for_machines(serving: RpcSe
 @pytest.mark.parametrize("width", [60, 100, 160])
 def test_the_list_fits_any_width(width: int) -> None:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    console.print(table(Listing((BUSY, LOST), (RUNNER,)), width, BUSY.since_ms + 7_300_000))
+    console.print(table(FleetListing((BUSY, LOST), (RUNNER,)), width, BUSY.since_ms + 7_300_000))
     file = console.file
     assert isinstance(file, io.StringIO)
     lines = file.getvalue().splitlines()
@@ -96,7 +97,102 @@ def test_the_list_fits_any_width(width: int) -> None:
 
 def test_a_server_without_replicas_says_so() -> None:
     console = Console(file=io.StringIO(), width=100)
-    console.print(table(Listing((), ()), 100, 0))
+    console.print(table(FleetListing((), ()), 100, 0))
     file = console.file
     assert isinstance(file, io.StringIO)
     assert "heavy up" in file.getvalue()
+
+
+DEFINITION = """
+name = "k2"
+title = "K2"
+engine = "sglang"
+model = "kimi-k2-thinking"
+context_tokens = 4096
+[serve]
+model_path = "/models/k2"
+replicas = 3
+"""
+
+
+@pytest.fixture
+async def served(announced: RedisStore) -> RedisStore:
+    """One profile wanted, one member of it noted."""
+    wanted = Wanted("k2", "{}", 2, 2, 2)
+    await announced.fleet.want(wanted)
+    epoch = await announced.fleet.lead(owner="test", lease_s=100)
+    assert epoch is not None
+    await announced.fleet.put_member(Member("k2-0", "k2", wanted.revision, "{}", 0), epoch=epoch)
+    await announced.fleet.keep_log("k2-1", ["loading", "CUDA out of memory"])
+    return announced
+
+
+async def command(server: RpcServer, *words: str, token: str = ADMIN) -> Any:
+    full = ["replicas", words[0], *words[1:], "--server", server.address, "--token", token]
+    return await asyncio.to_thread(CliRunner().invoke, cli, full)
+
+
+async def test_a_drain_is_noted_for_the_controller_and_an_unknown_replica_is_named(
+    served: RedisStore, serving: RpcServer
+) -> None:
+    told = await command(serving, "drain", "k2-0")
+    assert told.output.startswith("k2-0 drains. k2: 2 wanted"), told.output
+    (wanted,) = await served.fleet.wanted()
+    assert wanted.drained == ("k2-0",)
+    async with HeavyClient(serving.address, ADMIN) as client:
+        with pytest.raises(NotFound, match="no replica 'k2-9' to drain; there are: k2-0"):
+            await ReplicaClient(client).drain("k2-9")
+
+
+async def test_an_update_changes_numbers_definition_and_restarts(
+    served: RedisStore, serving: RpcServer, tmp_path: Path
+) -> None:
+    (before,) = await served.fleet.wanted()
+    told = await command(serving, "update", "k2", "--replicas", "4", "--replicas-max", "6")
+    assert told.output.startswith(f"k2: 4 to 6 wanted, revision {before.revision}."), told.output
+    file = tmp_path / "k2.toml"
+    file.write_text(DEFINITION)
+    assert (await command(serving, "update", "k2", "--file", str(file))).exit_code == 0
+    (after,) = await served.fleet.wanted()
+    assert (after.replicas_min, after.revision != before.revision) == (3, True)
+    assert (await command(serving, "update", "k2", "--restart")).exit_code == 0
+    (restarted,) = await served.fleet.wanted()
+    assert (restarted.restarts, restarted.revision != after.revision) == (1, True)
+
+
+async def test_a_definition_that_cannot_be_served_changes_nothing(
+    served: RedisStore, serving: RpcServer
+) -> None:
+    before = await served.fleet.wanted()
+    async with HeavyClient(serving.address, ADMIN) as client:
+        fleet = ReplicaClient(client)
+        for definition, says in (
+            (DEFINITION.replace("replicas", "replicsa"), r"k2\.toml:\d+: serve\.replicsa.*Did you mean"),
+            (DEFINITION.replace('"/models', '"./models'), "must be absolute"),
+            (DEFINITION.replace('"k2"', '"k3"', 1), "of the name 'k3', not 'k2'"),
+            ("= nonsense", "not TOML"),
+        ):
+            with pytest.raises(InvalidRequest, match=says):
+                await fleet.update(ProfileChange("k2", definition))
+        with pytest.raises(InvalidRequest, match="replicas: is 999"):
+            await fleet.update(ProfileChange("k2", replicas=999))
+        with pytest.raises(NotFound, match="No profile 'k4'"):
+            await fleet.update(ProfileChange("k4", restart=True))
+    assert await served.fleet.wanted() == before
+
+
+async def test_the_log_of_a_replica_outlives_it(served: RedisStore, serving: RpcServer) -> None:
+    assert (await command(serving, "logs", "k2-1")).output == "loading\nCUDA out of memory\n"
+    async with HeavyClient(serving.address, ADMIN) as client:
+        with pytest.raises(NotFound, match="no log"):
+            await ReplicaClient(client).log("k2-77")
+
+
+@pytest.mark.parametrize("words", [("drain", "k2-0"), ("logs", "k2-1"), ("update", "k2", "--restart")])
+async def test_only_administrators_act(
+    served: RedisStore, serving: RpcServer, words: tuple[str, ...]
+) -> None:
+    before = await served.fleet.wanted()
+    told = await command(serving, *words, token=PLAIN)
+    assert isinstance(told.exception, Forbidden)
+    assert await served.fleet.wanted() == before

@@ -13,6 +13,7 @@ from heavy.agent.limits import AgentLimits
 from heavy.aggregation.equivalence import Equivalence
 from heavy.config import Settings
 from heavy.coordinator.defaults import PolicyDefaults
+from heavy.coordinator.fleet import FleetAdmin
 from heavy.coordinator.run import Parts
 from heavy.coordinator.service import CoordinatorService
 from heavy.core.messages import ToolCall
@@ -83,7 +84,7 @@ async def whole(store_url: str, **changes: Any) -> AsyncIterator[Whole]:
         )
         await heavy.service.start()
         stack.push_async_callback(heavy.service.stop)
-        server = RpcServer(heavy.service, settings, tracing, directory=store.directory)
+        server = RpcServer(heavy.service, settings, tracing, fleet=FleetAdmin(store))
         await server.start()
         stack.push_async_callback(server.stop)
         heavy.address = server.address

@@ -1,0 +1,121 @@
+"""What administrators see of the fleet and change about it; `workers.fleet` does the rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from heavy.core.errors import ConfigError, FieldViolation, InvalidRequest, NotFound
+from heavy.core.fleet import Failures, FleetListing, ProfileChange, Served, Wanted
+from heavy.profiles.loader import parse_profile
+from heavy.profiles.schema import Profile
+from heavy.store.api import Store
+
+REPLICAS_MAX = 64
+
+
+class FleetAdmin:
+    """Reads and writes notes in the store, so any coordinator can serve it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def list(self) -> FleetListing:
+        """What is announced now, and what is wanted."""
+        directory, fleet = self._store.directory, self._store.fleet
+        failures = {one.profile: one for one in await fleet.failures()}
+        served = tuple(served_of(one, failures.get(one.profile)) for one in await fleet.wanted())
+        return FleetListing(await directory.replicas(), await directory.runners(), served)
+
+    async def log(self, replica: str) -> tuple[str, ...]:
+        """The last lines of a replica's engine. Raises `NotFound`."""
+        return await self._store.fleet.log(replica)
+
+    async def drain(self, replica: str) -> Served:
+        """Let a replica leave; its profile afterwards. Raises `NotFound`."""
+        members = await self._store.fleet.members()
+        member = next((one for one in members if one.replica == replica), None)
+        if member is None:
+            known = ", ".join(one.replica for one in members) or "none"
+            raise NotFound(f"There is no replica {replica!r:.80} to drain; there are: {known}.")
+        there = {one.replica for one in members}
+
+        def change(wanted: Wanted) -> Wanted:
+            still = (one for one in wanted.drained if one in there and one != replica)
+            return replace(wanted, drained=(*still, replica))
+
+        return served_of(await self._store.fleet.change(member.profile, change), None)
+
+    async def update(self, asked: ProfileChange) -> Served:
+        """Change what is served of a profile. Raises `NotFound`, `InvalidRequest`."""
+        profile = _parsed(asked)
+        _check(asked)
+
+        def change(before: Wanted) -> Wanted:
+            return _changed(before, asked, profile)
+
+        return served_of(await self._store.fleet.change(asked.profile, change), None)
+
+
+def served_of(wanted: Wanted, failures: Failures | None) -> Served:
+    """How an administrator sees it. Failures of another revision are history."""
+    current = failures if failures and failures.revision == wanted.revision else None
+    return Served(
+        profile=wanted.profile,
+        replicas=wanted.replicas,
+        replicas_min=wanted.replicas_min,
+        replicas_max=wanted.replicas_max,
+        revision=wanted.revision,
+        failures=current.count if current else 0,
+        reason=current.reason if current else "",
+        quarantined=current.quarantined if current else False,
+    )
+
+
+def wanted_of(profile: Profile, before: Wanted | None = None, replicas: int | None = None) -> Wanted:
+    """What a profile asks for; what its load and its administrators had asked for is kept where it can be."""
+    least = profile.serve.replicas if replicas is None else replicas
+    most = max(least, profile.serve.replicas_max)
+    number = least if before is None else max(least, min(before.replicas, most))
+    return Wanted(
+        profile=profile.name,
+        definition=profile.model_dump_json(),
+        replicas=number,
+        replicas_min=least,
+        replicas_max=most,
+        drained=before.drained if before else (),
+        restarts=before.restarts if before else 0,
+    )
+
+
+def _parsed(asked: ProfileChange) -> Profile | None:
+    if not asked.definition:
+        return None
+    try:
+        profile = parse_profile(asked.definition, f"{asked.profile}.toml")
+    except ConfigError as error:
+        raise InvalidRequest((FieldViolation("definition", str(error)),)) from error
+    if profile.name != asked.profile:
+        problem = f"is a profile of the name {profile.name!r}, not {asked.profile!r:.80}"
+        raise InvalidRequest((FieldViolation("definition", problem),))
+    return profile
+
+
+def _check(asked: ProfileChange) -> None:
+    violations = [
+        FieldViolation(name, f"is {number}; it must be from {least} to {REPLICAS_MAX}")
+        for name, number, least in (("replicas", asked.replicas, 0), ("replicas_max", asked.replicas_max, 0))
+        if number is not None and not least <= number <= REPLICAS_MAX
+    ]
+    if violations:
+        raise InvalidRequest(tuple(violations))
+
+
+def _changed(before: Wanted, asked: ProfileChange, profile: Profile | None) -> Wanted:
+    wanted = wanted_of(profile, before) if profile is not None else before
+    if asked.replicas is not None:
+        most = max(asked.replicas, wanted.replicas_max if wanted.replicas_max > wanted.replicas_min else 0)
+        wanted = replace(wanted, replicas=asked.replicas, replicas_min=asked.replicas, replicas_max=most)
+    if asked.replicas_max is not None:
+        most = max(asked.replicas_max, wanted.replicas_min)
+        wanted = replace(wanted, replicas=min(wanted.replicas, most), replicas_max=most)
+    return replace(wanted, restarts=wanted.restarts + 1) if asked.restart else wanted
