@@ -62,7 +62,8 @@ function fail(error) {
   if (!(error instanceof api.ApiError)) console.error(error);
   const title = error.status === 0 ? "The server is not there" : error.status === 404 ? "There is no such run" : "That did not work";
   document.title = `${title} · Heavy`;
-  fill(main, problem(title, error.message, h("button", { type: "button", on: { click: route } }, "Try again"), " ", h("a", { href: "/" }, "To the runs")));
+  const again = error.passing ? h("button", { type: "button", on: { click: route } }, "Try again") : null;
+  fill(main, problem(title, error.message, again, h("a", { href: "/" }, "To the runs")));
   announce(`${title}. ${error.message}`);
 }
 

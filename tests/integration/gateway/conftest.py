@@ -85,6 +85,16 @@ async def chromium() -> AsyncIterator[Browser]:
         await browser.close()
 
 
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tokens file for two tenants and an administrator."""
+    path = tmp_path_factory.mktemp("tokens") / "tokens"
+    path.write_text(
+        "default:alice-token-0123456789\nbob:bob-token-0123456789ab\nroot:root-token-0123456789a:admin\n"
+    )
+    return str(path)
+
+
 @dataclass
 class Window:
     """A browser window, and what went wrong or elsewhere in it."""

@@ -279,14 +279,6 @@ async def test_every_kind_of_error_has_a_status() -> None:
     assert all(400 <= status < 600 for status in statuses.values())
 
 
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tokens file for two tenants and an administrator."""
-    path = tmp_path_factory.mktemp("tokens") / "tokens"
-    path.write_text(f"default:{TOKEN}\nbob:{OTHER}\nroot:{ADMIN}:admin\n")
-    return str(path)
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def guarded(page_store: StoreServer, tokens: str) -> AsyncIterator[aiohttp.ClientSession]:
     """A server that asks for tokens, beside the open one on the same store."""

@@ -223,8 +223,9 @@ export class Timeline {
 
   /** So many steps on in this lane. */
   #along(by) {
+    this.#arrive();
     const lane = this.model.lanes.get(this.at.lane);
-    if (!lane?.steps.length) return this.#arrive();
+    if (!lane?.steps.length) return;
     const from = lane.steps.findIndex((step) => step.index === this.at.step);
     const to = Math.max(0, Math.min(lane.steps.length - 1, from + by));
     this.#go(lane, lane.steps[to]);
