@@ -29,7 +29,7 @@ test: $(READY) test-parts ## Every test, fast ones first
 	$(BIN)/pytest tests/integration
 	$(BIN)/pytest tests/e2e tests/chaos
 
-check: $(READY) ## Format, lint, types, layers, protos, dead code
+check: $(READY) ## Format, lint, types, layers, protos, deployment files, dead code
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -37,6 +37,7 @@ check: $(READY) ## Format, lint, types, layers, protos, dead code
 	$(BIN)/buf lint protos
 	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python deploy/proto.py --check
 	$(BIN)/python -m deploy.boards --check
+	$(BIN)/python deploy/check.py
 	$(BIN)/vulture
 
 fmt: $(READY) ## Format and mend what can be mended

@@ -16,14 +16,20 @@ from workers.runner import Runner
 CONTROL_CALLS = 16
 """Calls an actor takes besides its trajectories: start, stop, status."""
 STOP_TIMEOUT_S = 25.0
+RUNNER_RESOURCE = "heavy_runner"
+"""Nodes that are there for runners have it, one of it for each runner they take."""
 
 
 def runner_actor(name: str, environment: Mapping[str, str], in_flight_max: int) -> Any:
-    """A runner in a process of its own."""
+    """A runner in a process of its own, on a node for runners where the cluster has any, else on any."""
+    cluster: Any = ray
+    marked = RUNNER_RESOURCE in cluster.cluster_resources()
     options = ray.remote(Runner).options(
         name=name,
         namespace=NAMESPACE,
         num_cpus=0,
+        resources={RUNNER_RESOURCE: 1.0} if marked else None,
+        scheduling_strategy="SPREAD",
         max_restarts=0,
         max_concurrency=in_flight_max + CONTROL_CALLS,
     )

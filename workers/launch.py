@@ -107,10 +107,15 @@ def _sglang(profile: Profile, place: Place) -> EngineCommand:
         reasoning_parser=parser,
         args=profile.serve.args,
         env=profile.serve.env,
-        engine_python=profile.serve.engine_python,
+        engine_python=profile.serve.engine_python or _sglang_python(profile),
     )
     started = launch(server)
     return EngineCommand(started.argv, started.env, started.base_url)
+
+
+def _sglang_python(profile: Profile) -> str:
+    """What an image of GPU nodes says about itself; on the CPU Heavy's own environment is used."""
+    return os.environ.get("HEAVY_SGLANG_PYTHON", "") if profile.serve.gpus else ""
 
 
 _ENGINES: dict[str, Callable[[Profile, Place], EngineCommand]] = {
