@@ -19,10 +19,12 @@ import random
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Self
 
 import grpc
 
+from heavy.caller import ClientTool, ConverseCall, Executions
 from heavy.core.clock import monotonic_s
 from heavy.core.draft import PolicyDraft
 from heavy.core.errors import HeavyError, LimitExceeded, ServerUnavailable
@@ -65,7 +67,14 @@ class RunStream(AsyncIterator[Record | Delta]):
     (`async with`, or `aclose`): the server takes that as the caller of an attached run going away.
     """
 
-    def __init__(self, connect: Callable[[int, float | None], Any], patience: _Patience, after: int) -> None:
+    def __init__(
+        self,
+        connect: Callable[[int, float | None], Any],
+        patience: _Patience,
+        after: int,
+        executions: Executions | None = None,
+    ) -> None:
+        self._executions = executions
         self.run: RunId | None = None
         self.last_record = after
         self._connect = connect
@@ -82,8 +91,10 @@ class RunStream(AsyncIterator[Record | Delta]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the call. Safe to call twice."""
+        """End the call, and what it had this process execute. Safe to call twice."""
         await self._events.aclose()
+        if self._executions is not None:
+            await self._executions.close()
 
     async def _follow(self) -> AsyncGenerator[Record | Delta, None]:
         while True:
@@ -101,7 +112,9 @@ class RunStream(AsyncIterator[Record | Delta]):
                 call.cancel()
             await self._patience.wait(failure)
 
-    def _take(self, message: pb.AskResponse | pb.WatchRunResponse) -> Iterable[Record | Delta]:
+    def _take(
+        self, message: pb.AskResponse | pb.WatchRunResponse | pb.ConverseResponse
+    ) -> Iterable[Record | Delta]:
         self.run = RunId(message.run_id)
         match message.WhichOneof("event"):
             case "record":
@@ -152,6 +165,7 @@ class HeavyClient:
         messages: Conversation,
         policy: PolicyDraft = DEFAULTS,
         *,
+        tools: Sequence[ClientTool] = (),
         request_id: str | None = None,
         deltas: bool = True,
         timeout_s: float | None = None,
@@ -165,7 +179,8 @@ class HeavyClient:
                         print(event.content, end="")
 
         With a `request_id` of one's own, asking again attaches to the same run. `timeout_s` also caps the
-        run's deadline.
+        run's deadline. `tools` are functions that the arms may call and that run here, while the stream is
+        read (see `heavy.caller.tool`).
         """
         request = pb.AskRequest(
             messages=messages_to_proto(conversation(messages)),
@@ -174,18 +189,23 @@ class HeavyClient:
             deltas=deltas,
         )
         metadata = self._with_trace(traceparent)
+        executions = Executions.of(tools) if tools else None
 
         def connect(after: int, remaining_s: float | None) -> Any:
             request.after_record = after
-            return self._stub.Ask(request, metadata=metadata, timeout=remaining_s)
+            if executions is None:
+                return self._stub.Ask(request, metadata=metadata, timeout=remaining_s)
+            method = partial(self._stub.Converse, metadata=metadata, timeout=remaining_s)
+            return ConverseCall(method, request, executions)
 
-        return RunStream(connect, _Patience(self._patience_s, timeout_s), after=0)
+        return RunStream(connect, _Patience(self._patience_s, timeout_s), 0, executions)
 
     async def answer(
         self,
         messages: Conversation,
         policy: PolicyDraft = DEFAULTS,
         *,
+        tools: Sequence[ClientTool] = (),
         request_id: str | None = None,
         timeout_s: float | None = None,
         traceparent: str = "",
@@ -193,10 +213,13 @@ class HeavyClient:
         """Ask, wait, and return the ended run: with a `result`, or with the `failure` that says why not.
 
         run = await heavy.answer("What is 17 * 23?", PolicyDraft(width=3, tokens_max=50_000))
+
+        `tools` are functions that the arms may call and that run here (see `heavy.caller.tool`).
         """
         stream = self.ask(
             messages,
             policy,
+            tools=tools,
             request_id=request_id,
             deltas=False,
             timeout_s=timeout_s,

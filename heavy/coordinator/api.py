@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from heavy.coordinator.defaults import PolicyDefaults
+from heavy.core.calling import CallerCall, CallerResult, Receipt, Withdrawn
 from heavy.core.fleet import ReplicaInfo, RunnerInfo
 from heavy.core.ids import RunId, TrajectoryId
 from heavy.core.messages import Message
 from heavy.core.policy import Policy
 from heavy.core.records import Delta, Record
 from heavy.core.runs import Outcome, Run, RunState
+from heavy.core.tools import ToolSpec
 from heavy.store.api import Created, RunPage
 
 
@@ -36,6 +38,7 @@ class CreateRequest:
     attached: bool
     traceparent: str
     fingerprint: str = ""
+    caller_tools: tuple[ToolSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,20 @@ class Coordinator(Protocol):
 
     async def runners(self) -> tuple[RunnerInfo, ...]:
         """The runners that are there now. They belong to no tenant: for administrators."""
+        ...
+
+    def calls(
+        self, tenant: str, run: RunId, held: frozenset[str]
+    ) -> AbstractAsyncContextManager[AsyncIterator[CallerCall | Withdrawn]]:
+        """Calls of the caller's tools as they come, to be sent to the caller.
+
+        `held` are the ids of calls that the caller has from an earlier connection: not sent again. A write
+        that was on its way before, and that it does not hold, is answered as unknown. Raises `NotFound`.
+        """
+        ...
+
+    async def answer(self, tenant: str, run: RunId, result: CallerResult) -> Receipt:
+        """Take the caller's result of a call. Raises `NotFound`, `StoreUnavailable`."""
         ...
 
     def attach(self, run: RunId) -> AbstractAsyncContextManager[None]:

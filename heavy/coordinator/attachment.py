@@ -10,11 +10,20 @@ from heavy.core.ids import RunId
 
 
 class Attachments:
-    """Who is attached to which run. `on_gone` is awaited once for a run whose grace ran out."""
+    """Who is attached to which run. `on_gone` is awaited once for a run whose grace ran out.
 
-    def __init__(self, grace_s: float, on_gone: Callable[[RunId], Awaitable[None]]) -> None:
+    `elsewhere` says whether a caller is attached to a run through another process: no grace ends meanwhile.
+    """
+
+    def __init__(
+        self,
+        grace_s: float,
+        on_gone: Callable[[RunId], Awaitable[None]],
+        elsewhere: Callable[[RunId], Awaitable[bool]],
+    ) -> None:
         self._grace_s = grace_s
         self._on_gone = on_gone
+        self._elsewhere = elsewhere
         self._callers: dict[RunId, int] = {}
         self._graces: dict[RunId, asyncio.Task[None]] = {}
 
@@ -61,6 +70,9 @@ class Attachments:
             task.cancel()
 
     async def _grace(self, run: RunId) -> None:
-        await asyncio.sleep(self._grace_s)
+        here = True
+        while here:
+            await asyncio.sleep(self._grace_s)
+            here = await self._elsewhere(run)
         del self._graces[run]
         await self._on_gone(run)

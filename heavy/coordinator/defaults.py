@@ -16,6 +16,7 @@ from heavy.core.errors import ConfigError, FieldViolation, InvalidRequest
 from heavy.core.ids import ARMS_MAX, is_run_id
 from heavy.core.messages import Message
 from heavy.core.policy import KEEP_LAST_MAX, AggregationMode, Budget, Members, Policy, Sampling
+from heavy.core.tools import ToolSpec
 from heavy.profiles.schema import Profile
 
 WIDTH: Final = 8
@@ -115,11 +116,11 @@ def resolve(
     return policy
 
 
-def fingerprint(messages: Sequence[Message], draft: PolicyDraft) -> str:
+def fingerprint(messages: Sequence[Message], draft: PolicyDraft, tools: Sequence[ToolSpec] = ()) -> str:
     """A digest of a request as it was given: equal for equal requests, whatever their defaults become."""
     digest = hashlib.sha256(codec.dump(draft))
-    for message in messages:
-        digest.update(codec.dump(message))
+    for part in (*messages, *tools):
+        digest.update(codec.dump(part))
     return digest.hexdigest()
 
 

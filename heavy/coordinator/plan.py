@@ -40,6 +40,7 @@ def arm_spec(run: RunSpec, index: int, profile: Profile, epoch: int) -> Trajecto
         profile=profile.name,
         messages=run.messages,
         tools=policy.tools,
+        caller_tools=run.caller_tools,
         sampling=replace(chosen, seed=policy.seed),
         context_policy=policy.context_policy,
         context_keep_last=policy.context_keep_last,

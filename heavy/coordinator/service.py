@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
@@ -15,12 +15,14 @@ from heavy.config import Settings
 from heavy.coordinator.admission import Admission
 from heavy.coordinator.api import CreateRequest, TrajectoryPage
 from heavy.coordinator.attachment import Attachments
+from heavy.coordinator.caller_calls import attached_elsewhere, take, to_be_sent
 from heavy.coordinator.defaults import PolicyDefaults
 from heavy.coordinator.earlier import check_arms_from, taken_over
 from heavy.coordinator.run import Parts, RunExecution
 from heavy.coordinator.sweep import end_orphans
 from heavy.coordinator.tally import trajectory_page
 from heavy.core import clock
+from heavy.core.calling import CallerCall, CallerResult, Receipt, Withdrawn
 from heavy.core.errors import HeavyError, LeaseLost, NotFound
 from heavy.core.fleet import ReplicaInfo, RunnerInfo
 from heavy.core.ids import RUN_LEVEL, RunId, TrajectoryId, is_run_id, new_run_id
@@ -59,7 +61,7 @@ class CoordinatorService:
         self._tracing = tracing
         self._owner = owner
         self._admission = Admission(settings.runs_max, settings.queue_max)
-        self._attachments = Attachments(settings.attach_grace_s, self._caller_gone)
+        self._attachments = Attachments(settings.attach_grace_s, self._caller_gone, self._caller_elsewhere)
         self._executions: dict[RunId, asyncio.Task[None]] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -231,13 +233,35 @@ class CoordinatorService:
 
     def attach(self, run: RunId) -> AbstractAsyncContextManager[None]:
         """Within it, a caller is there; when the last one leaves an attached run, its grace begins."""
-        return self._attachments.attached(run)
+        if run in self._executions:
+            return self._attachments.attached(run)
+        return attached_elsewhere(self._store.exchange, run, self._settings.attach_grace_s)
+
+    @contextlib.asynccontextmanager
+    async def calls(
+        self, tenant: str, run: RunId, held: frozenset[str]
+    ) -> AsyncIterator[AsyncIterator[CallerCall | Withdrawn]]:
+        """Calls of the caller's tools as they come; `held` ones are with the caller. Raises `NotFound`."""
+        await self.get(tenant, run)
+        async with self._store.exchange.calls(run) as calls:
+            yield to_be_sent(self._store.exchange, run, calls, held)
+
+    async def answer(self, tenant: str, run: RunId, result: CallerResult) -> Receipt:
+        """Take the caller's result of a call. Raises `NotFound`."""
+        await self.get(tenant, run)
+        return await take(self._store.exchange, run, result)
 
     async def _caller_gone(self, run: RunId) -> None:
         try:
             await self._send_cancel(run, "The caller went away and did not come back.")
         except HeavyError as error:
             logger.warning("could not cancel %s after its caller went away: %s", run, error)
+
+    async def _caller_elsewhere(self, run: RunId) -> bool:
+        try:
+            return await self._store.exchange.is_attached(run)
+        except HeavyError:
+            return False
 
     async def _send_cancel(self, run: RunId, reason: str) -> None:
         await self._store.control.send(run, Control(ControlKind.CANCEL, RUN_LEVEL, reason))
@@ -277,5 +301,6 @@ class CoordinatorService:
             deadline_ms=now_ms + int(request.policy.deadline_s * 1000),
             traceparent=traceparent,
             fingerprint=request.fingerprint,
+            caller_tools=request.caller_tools,
             simulated=self._simulated(request.policy.members),
         )

@@ -10,6 +10,7 @@ from heavy.core.ids import RunId, TrajectoryId
 from heavy.core.ledger import NOTHING_SPENT, Ledger, Spend
 from heavy.core.messages import Message
 from heavy.core.policy import KEEP_LAST, ContextPolicy, Policy, Sampling
+from heavy.core.tools import ToolSpec
 
 
 class RunState(StrEnum):
@@ -59,6 +60,8 @@ class RunSpec:
     """Digest of messages and policy as the caller sent them, before defaults: what a second use of the
     `request_id` is compared by. (A resolved policy is not the same twice: random seed, shrinking deadline.)
     """
+    caller_tools: tuple[ToolSpec, ...] = ()
+    """Tools that the caller executes, for the arms."""
     simulated: bool = False
     """Whether a member is served by the simulated engine: people are told wherever they see the run."""
 
@@ -98,6 +101,8 @@ class TrajectorySpec:
     epoch: int
     """The lease epoch under which its records are appended."""
     traceparent: str = ""
+    caller_tools: tuple[ToolSpec, ...] = ()
+    """Tools that the caller executes, beside those of `tools`."""
     candidates: tuple[TraceCandidate, ...] = ()
     """For the aggregator: the transcripts its trace tools may open."""
     context_keep_last: int = KEEP_LAST

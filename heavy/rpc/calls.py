@@ -57,6 +57,17 @@ async def serving(
         await refuse(context, HeavyError("An internal error; the server's log says more"))
 
 
+@asynccontextmanager
+async def closing(events: AsyncIterator[Any]) -> AsyncIterator[None]:
+    """Close a watch that ends early at once, not when it happens to be collected."""
+    try:
+        yield
+    finally:
+        close = getattr(events, "aclose", None)
+        if close is not None:
+            await close()
+
+
 async def refuse(context: Any, error: HeavyError) -> NoReturn:
     """End a call with the status of `error`, details and all."""
     status = rpc_status.to_status(to_status(error))  # type: ignore[no-untyped-call]

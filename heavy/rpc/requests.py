@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from heavy.coordinator.api import CreateRequest
+from heavy.coordinator.caller_tools import check_declarations
 from heavy.coordinator.conversation import check_conversation, check_request_id
 from heavy.coordinator.defaults import PolicyDefaults, fingerprint
 from heavy.core.errors import FieldViolation, InvalidRequest
@@ -15,6 +16,7 @@ from heavy.core.runs import RunState
 from heavy.rpc.calls import Call
 from heavy.v1 import heavy_pb2
 from heavy.wire import enums
+from heavy.wire.convert_calling import caller_tools_from_proto
 from heavy.wire.convert_policy import draft_from_proto, messages_from_proto
 
 LIST_PAGE_SIZE: Final = 50
@@ -40,8 +42,10 @@ def create_request(
     *,
     attached: bool,
     deadline_s: float | None = None,
+    tools: Sequence[heavy_pb2.CallerTool] = (),
 ) -> CreateRequest:
-    """A run to create, its policy complete. `deadline_s` is what the call itself has left.
+    """A run to create, its policy complete. `deadline_s` is what the call itself has left, `tools` those of
+    the caller's own.
 
     Raises one `InvalidRequest` with every violation; `ConfigError` when the server's defaults cannot work.
     """
@@ -50,6 +54,8 @@ def create_request(
     draft = draft_from_proto(request.policy, violations)
     violations += check_request_id(request.request_id)
     violations += check_conversation(messages)
+    caller_tools = caller_tools_from_proto(tools, violations)
+    violations += check_declarations(caller_tools, policies.tool_names)
     policy = _collect(violations, lambda: policies.resolve(draft))
     if policy is None or violations:
         raise InvalidRequest(tuple(violations))
@@ -63,7 +69,8 @@ def create_request(
         policy=policy,
         attached=attached,
         traceparent=call.traceparent,
-        fingerprint=fingerprint(messages, draft),
+        fingerprint=fingerprint(messages, draft, caller_tools),
+        caller_tools=caller_tools,
     )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from heavy.coordinator.api import Coordinator
 from heavy.core.ids import RunId
 from heavy.core.records import Delta, Record
-from heavy.rpc import requests
+from heavy.rpc import converse, requests
 from heavy.rpc.auth import current_caller
-from heavy.rpc.calls import Call, serving
+from heavy.rpc.calls import Call, closing, serving
 from heavy.rpc.streams import Streams
 from heavy.store.api import RunPage
 from heavy.telemetry.tracing import Tracing
@@ -45,6 +45,27 @@ class HeavyServicer(heavy_pb2_grpc.HeavyServiceServicer):
             async with self._coordinator.attach(run):
                 events = self._coordinator.watch(call.tenant, run, after=after, deltas=request.deltas)
                 await _send(events, run, pb.AskResponse, context)
+
+    async def Converse(self, requests_in: AsyncIterator[pb.ConverseRequest], context: Any) -> None:
+        """Ask, with tools that the caller executes."""
+        async with self._serving(context, "Converse") as call, self._streams.open():
+            start = await converse.started(requests_in)
+            wanted = requests.create_request(
+                start.ask,
+                call,
+                self._coordinator.policies,
+                attached=True,
+                deadline_s=context.time_remaining(),
+                tools=start.tools,
+            )
+            after, held = requests.after_record(start.ask.after_record), converse.held(start)
+            created = await self._coordinator.create(wanted)
+            run = created.run.spec.run
+            async with self._coordinator.attach(run):
+                events = self._coordinator.watch(call.tenant, run, after=after, deltas=start.ask.deltas)
+                async with closing(events), self._coordinator.calls(call.tenant, run, held) as calls:
+                    talk = converse.Conversation(self._coordinator, call.tenant, run, context)
+                    await talk.until_over(events, calls, requests_in)
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: Any) -> pb.CreateRunResponse:
         """Create a detached run, or find the one this request_id created."""
@@ -120,23 +141,12 @@ async def _send(
     context: Any,
 ) -> None:
     """Write events one by one. Each write waits for a slow reader, so nothing piles up here."""
-    async with _closing(events):
+    async with closing(events):
         async for event in events:
             if isinstance(event, Record):
                 await context.write(response(run_id=run, record=record_to_proto(event)))
             else:
                 await context.write(response(run_id=run, deltas=deltas_to_proto(event)))
-
-
-@asynccontextmanager
-async def _closing(events: AsyncIterator[Event]) -> AsyncIterator[None]:
-    """Close a watch that ends early at once, not when it happens to be collected."""
-    try:
-        yield
-    finally:
-        close = getattr(events, "aclose", None)
-        if close is not None:
-            await close()
 
 
 async def _fitting(page: Callable[[int], Awaitable[RunPage]], size: int) -> pb.ListRunsResponse:

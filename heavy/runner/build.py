@@ -10,6 +10,7 @@ from heavy.agent.limits import AgentLimits
 from heavy.agent.trajectory import Trajectory
 from heavy.config import Settings
 from heavy.core.runs import TrajectorySpec
+from heavy.core.tools import ToolSpec
 from heavy.profiles.loader import ProfileBook, load_profiles
 from heavy.replicas.api import Replica
 from heavy.replicas.http import HttpPool
@@ -25,6 +26,7 @@ from heavy.store.redis import connect
 from heavy.telemetry.tracing import Tracing
 from heavy.tools.api import Tool
 from heavy.tools.cache import ToolCache
+from heavy.tools.caller import CallerTool
 from heavy.tools.config import read_tools
 from heavy.tools.registry import ToolBox, open_tools
 from heavy.tools.toolset import Toolset
@@ -109,7 +111,12 @@ class Bench:
     def _tools(self, spec: TrajectorySpec) -> tuple[Tool, ...]:
         """What the spec names; an aggregator has the trace tools over its candidates besides."""
         reader = StoreTraceReader(self.store.log, spec.run, spec.candidates) if spec.candidates else None
-        return self.tools.select(spec.tools, reader)
+        chosen = self.tools.select(spec.tools, reader)
+        return (*chosen, *(self._callers(tool, spec) for tool in spec.caller_tools))
+
+    def _callers(self, tool: ToolSpec, spec: TrajectorySpec) -> Tool:
+        """A tool that the caller executes; what its arms ask of it alike is asked once, if it said so."""
+        return self.tools.shared_in_run(CallerTool(tool, self.store.exchange, spec.epoch))
 
 
 def cache_url_of(settings: Settings) -> str:

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from heavy.core.calling import CallerCall, CallerResult, Receipt, Withdrawn
 from heavy.core.fleet import Failures, Member, ReplicaInfo, RunnerInfo, Wanted
 from heavy.core.ids import RunId, TrajectoryId
 from heavy.core.ledger import Ledger, Spend
@@ -196,6 +197,48 @@ class ControlChannel(Protocol):
         ...
 
 
+class Exchange(Protocol):
+    """Calls of tools that the caller executes, and their results, between runners and whoever is attached."""
+
+    async def ask(self, run: RunId, *, epoch: int, call: CallerCall) -> None:
+        """Note a call for whoever is attached now or later. Noting it twice changes nothing.
+
+        Raises `LeaseLost`, `NotFound`.
+        """
+        ...
+
+    async def result(self, run: RunId, call_id: str) -> CallerResult:
+        """The result of a call, once the caller has sent it. Bound the wait from outside.
+
+        Raises `StoreUnavailable` when the store does not answer for longer than any lease.
+        """
+        ...
+
+    async def end(self, run: RunId, call_id: str) -> None:
+        """Nobody waits for a call any more, or its result was taken. Harmless when it has ended."""
+        ...
+
+    def calls(self, run: RunId) -> AbstractAsyncContextManager[AsyncIterator[CallerCall | Withdrawn]]:
+        """Calls without a result: those noted already, then those to come; and those withdrawn, each once."""
+        ...
+
+    async def send_once(self, run: RunId, call_id: str, token: str) -> bool:
+        """Whether a call that must not be delivered twice may be sent by the sender `token` stands for."""
+        ...
+
+    async def answer(self, run: RunId, result: CallerResult) -> Receipt:
+        """Give a call its result, once. Raises `NotFound` for a run that is not there."""
+        ...
+
+    async def attached(self, run: RunId, *, ttl_s: float) -> None:
+        """Say that a caller is attached through this process, for so long."""
+        ...
+
+    async def is_attached(self, run: RunId) -> bool:
+        """Whether some process says so."""
+        ...
+
+
 class Directory(Protocol):
     """Who is there. Announcements expire by themselves, so a dead process disappears."""
 
@@ -296,7 +339,7 @@ class FleetStore(Protocol):
 
 
 class Store(Protocol):
-    """One connection to the run store, and its six parts."""
+    """One connection to the run store, and its seven parts."""
 
     @property
     def log(self) -> RunLog: ...
@@ -310,6 +353,8 @@ class Store(Protocol):
     def directory(self) -> Directory: ...
     @property
     def fleet(self) -> FleetStore: ...
+    @property
+    def exchange(self) -> Exchange: ...
 
     async def ping(self) -> None:
         """Raises `StoreUnavailable` when the server does not answer."""

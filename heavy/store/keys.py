@@ -32,7 +32,19 @@ ID_SLACK_MS: Final = 1_000
 class RunKeys:
     """The keys of one run. Raises `NotFound` for anything that is not a run id: it reaches no key."""
 
-    __slots__ = ("budget", "control", "deltas", "lease", "log", "run", "tokens")
+    __slots__ = (
+        "budget",
+        "callers",
+        "calls",
+        "calls_over",
+        "control",
+        "deltas",
+        "lease",
+        "log",
+        "results",
+        "run",
+        "tokens",
+    )
 
     def __init__(self, run: RunId) -> None:
         if not is_run_id(run):
@@ -52,16 +64,33 @@ class RunKeys:
         """Hash: what is spent, what is held, and each reservation."""
         self.control = f"{base}control"
         """Hash: the control messages noted."""
+        self.calls = f"{base}calls"
+        """Hash: calls of the caller's tools that are waited for, by id; `sent:<id>` once on their way."""
+        self.calls_over = f"{base}calls_over"
+        """Set: the ids of such calls that nobody waits for any more."""
+        self.results = f"{base}results"
+        """Hash: results that the caller sent and no runner has taken yet."""
+        self.callers = f"{base}callers"
+        """There while a caller is attached through any coordinator; expires when none says so any more."""
 
     @property
     def kept(self) -> tuple[str, ...]:
         """The keys that live as long as the run is readable."""
-        return self.run, self.log, self.tokens, self.budget, self.control
+        return (
+            self.run,
+            self.log,
+            self.tokens,
+            self.budget,
+            self.control,
+            self.calls,
+            self.calls_over,
+            self.results,
+        )
 
     @property
     def all(self) -> tuple[str, ...]:
         """Every key of the run."""
-        return (*self.kept, self.lease, self.deltas)
+        return (*self.kept, self.lease, self.deltas, self.callers)
 
 
 def fleet_log(replica: str) -> str:

@@ -124,7 +124,7 @@ class RedisRunLog:
         answer, *rest = await self._link.script(
             f"end {run}",
             scripts.FINISH,
-            [keys.run, keys.lease, keys.log, keys.tokens, keys.budget, keys.control],
+            [keys.run, keys.lease, *keys.kept[1:]],
             arguments,
         )
         if answer == b"ended":

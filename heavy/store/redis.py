@@ -11,7 +11,9 @@ from heavy.core.errors import ConfigError
 from heavy.store.budgets import RedisBudgets
 from heavy.store.control import RedisControl
 from heavy.store.directory import RedisDirectory
+from heavy.store.exchange import RedisExchange
 from heavy.store.fleet import RedisFleet
+from heavy.store.hints import Hints
 from heavy.store.leases import RedisLeases
 from heavy.store.link import WATCHERS_MAX, Link
 from heavy.store.log import RedisRunLog
@@ -27,7 +29,9 @@ class RedisStore:
         self.log = RedisRunLog(link, retention_s)
         self.leases = RedisLeases(link)
         self.budgets = RedisBudgets(link)
-        self.control = RedisControl(link)
+        self._hints = Hints(link)
+        self.control = RedisControl(link, self._hints)
+        self.exchange = RedisExchange(link, self._hints)
         self.directory = RedisDirectory(link)
         self.fleet = RedisFleet(link)
 
@@ -41,7 +45,7 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close every connection; safe to call twice."""
-        await self.control.close()
+        await self._hints.close()
         await self._link.close()
 
 

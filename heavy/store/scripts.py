@@ -231,6 +231,59 @@ return {'ok'}
 """
 )
 
+ASK_CALLER: Final = (
+    _PRELUDE
+    + """
+-- KEYS run, lease, calls, calls_over. ARGV repeated, epoch, id, call, channel, hint
+local run = redis.call('HMGET', KEYS[1], 'expires_ms', 'ended_by')
+if not run[1] then return {'gone'} end
+if run[2] or redis.call('GET', KEYS[2]) ~= ARGV[2] then return {'lost'} end
+if redis.call('SISMEMBER', KEYS[4], ARGV[3]) == 1 then return {'ok'} end
+redis.call('HSETNX', KEYS[3], ARGV[3], ARGV[4])
+keep(KEYS[3], run[1])
+redis.call('PUBLISH', ARGV[5], ARGV[6])
+return {'ok'}
+"""
+)
+
+ANSWER_CALLER: Final = (
+    _PRELUDE
+    + """
+-- KEYS run, calls, results, calls_over. ARGV repeated, id, result, channel, hint.
+-- Answers ok; or what the result is: `duplicate`, `over`, `no_such_call`.
+local run = redis.call('HMGET', KEYS[1], 'expires_ms', 'ended_by')
+if not run[1] then return {'gone'} end
+if redis.call('SISMEMBER', KEYS[4], ARGV[2]) == 1 then return {'over'} end
+if redis.call('HEXISTS', KEYS[2], ARGV[2]) == 0 then return {'no_such_call'} end
+if run[2] then return {'over'} end
+if redis.call('HSETNX', KEYS[3], ARGV[2], ARGV[3]) == 0 and ARGV[1] ~= '1' then return {'duplicate'} end
+keep(KEYS[3], run[1])
+redis.call('PUBLISH', ARGV[4], ARGV[5])
+return {'ok'}
+"""
+)
+
+END_CALL: Final = (
+    _PRELUDE
+    + """
+-- KEYS run, calls, results, calls_over. ARGV repeated, id, channel, hint
+local expires_ms = redis.call('HGET', KEYS[1], 'expires_ms')
+if not expires_ms then return {'gone'} end
+redis.call('HDEL', KEYS[2], ARGV[2], 'sent:' .. ARGV[2])
+redis.call('HDEL', KEYS[3], ARGV[2])
+redis.call('SADD', KEYS[4], ARGV[2])
+keep(KEYS[4], expires_ms)
+redis.call('PUBLISH', ARGV[3], ARGV[4])
+return {'ok'}
+"""
+)
+
+SEND_ONCE: Final = """
+-- KEYS calls. ARGV repeated, id, token. Answers ok and 1 where the call may be sent under this token.
+if redis.call('HSETNX', KEYS[1], 'sent:' .. ARGV[2], ARGV[3]) == 1 then return {'ok', 1} end
+return {'ok', redis.call('HGET', KEYS[1], 'sent:' .. ARGV[2]) == ARGV[3] and 1 or 0}
+"""
+
 ANNOUNCE: Final = (
     _PRELUDE
     + """

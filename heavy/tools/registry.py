@@ -19,6 +19,7 @@ from heavy.tools.config import (
     PYTHON,
     WEB_FETCH,
     WEB_SEARCH,
+    CachePolicy,
     NetworkSection,
     PythonSection,
     ToolsConfig,
@@ -116,6 +117,12 @@ class ToolBox:
         for kept in self._kept:
             if isinstance(kept, Lasting):
                 await kept.end(run, trajectory)
+
+    def shared_in_run(self, tool: Tool) -> Tool:
+        """`tool` with what it declares cacheable shared among one run's trajectories, and nobody else."""
+        if self._cache is None or not tool.spec.cacheable:
+            return tool
+        return CachedTool(tool, self._cache, CachePolicy(scope="run"))
 
     async def close(self) -> None:
         """End executions under way, close the cache and the tools; safe to call twice."""

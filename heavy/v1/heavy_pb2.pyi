@@ -1,13 +1,35 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from heavy.v1 import policy_pb2 as _policy_pb2
 from heavy.v1 import record_pb2 as _record_pb2
 from heavy.v1 import run_pb2 as _run_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class ReceiptKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RECEIPT_KIND_UNSPECIFIED: _ClassVar[ReceiptKind]
+    RECEIPT_KIND_TAKEN: _ClassVar[ReceiptKind]
+    RECEIPT_KIND_DUPLICATE: _ClassVar[ReceiptKind]
+    RECEIPT_KIND_OVER: _ClassVar[ReceiptKind]
+    RECEIPT_KIND_NO_SUCH_CALL: _ClassVar[ReceiptKind]
+    RECEIPT_KIND_TOO_LARGE: _ClassVar[ReceiptKind]
+    RECEIPT_KIND_WITHDRAWN: _ClassVar[ReceiptKind]
+RECEIPT_KIND_UNSPECIFIED: ReceiptKind
+RECEIPT_KIND_TAKEN: ReceiptKind
+RECEIPT_KIND_DUPLICATE: ReceiptKind
+RECEIPT_KIND_OVER: ReceiptKind
+RECEIPT_KIND_NO_SUCH_CALL: ReceiptKind
+RECEIPT_KIND_TOO_LARGE: ReceiptKind
+RECEIPT_KIND_WITHDRAWN: ReceiptKind
 
 class AskRequest(_message.Message):
     __slots__ = ("messages", "policy", "request_id", "deltas", "after_record")
@@ -32,6 +54,92 @@ class AskResponse(_message.Message):
     record: _record_pb2.Record
     deltas: _record_pb2.DeltaBatch
     def __init__(self, run_id: _Optional[str] = ..., record: _Optional[_Union[_record_pb2.Record, _Mapping]] = ..., deltas: _Optional[_Union[_record_pb2.DeltaBatch, _Mapping]] = ...) -> None: ...
+
+class CallerTool(_message.Message):
+    __slots__ = ("name", "description", "parameters", "effects", "timeout", "cacheable")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    EFFECTS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    CACHEABLE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    description: str
+    parameters: str
+    effects: _record_pb2.Effects
+    timeout: _duration_pb2.Duration
+    cacheable: bool
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., parameters: _Optional[str] = ..., effects: _Optional[_Union[_record_pb2.Effects, str]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., cacheable: _Optional[bool] = ...) -> None: ...
+
+class ConverseStart(_message.Message):
+    __slots__ = ("ask", "tools", "calls_held")
+    ASK_FIELD_NUMBER: _ClassVar[int]
+    TOOLS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_HELD_FIELD_NUMBER: _ClassVar[int]
+    ask: AskRequest
+    tools: _containers.RepeatedCompositeFieldContainer[CallerTool]
+    calls_held: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, ask: _Optional[_Union[AskRequest, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[CallerTool, _Mapping]]] = ..., calls_held: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class CallerToolResult(_message.Message):
+    __slots__ = ("call_id", "content", "is_error", "unknown")
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    IS_ERROR_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    call_id: str
+    content: str
+    is_error: bool
+    unknown: bool
+    def __init__(self, call_id: _Optional[str] = ..., content: _Optional[str] = ..., is_error: _Optional[bool] = ..., unknown: _Optional[bool] = ...) -> None: ...
+
+class ConverseRequest(_message.Message):
+    __slots__ = ("start", "result")
+    START_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    start: ConverseStart
+    result: CallerToolResult
+    def __init__(self, start: _Optional[_Union[ConverseStart, _Mapping]] = ..., result: _Optional[_Union[CallerToolResult, _Mapping]] = ...) -> None: ...
+
+class CallerToolCall(_message.Message):
+    __slots__ = ("call_id", "trajectory_id", "step", "name", "arguments", "deadline_at")
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    TRAJECTORY_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_AT_FIELD_NUMBER: _ClassVar[int]
+    call_id: str
+    trajectory_id: str
+    step: int
+    name: str
+    arguments: str
+    deadline_at: _timestamp_pb2.Timestamp
+    def __init__(self, call_id: _Optional[str] = ..., trajectory_id: _Optional[str] = ..., step: _Optional[int] = ..., name: _Optional[str] = ..., arguments: _Optional[str] = ..., deadline_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class CallerToolReceipt(_message.Message):
+    __slots__ = ("call_id", "kind", "detail")
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    call_id: str
+    kind: ReceiptKind
+    detail: str
+    def __init__(self, call_id: _Optional[str] = ..., kind: _Optional[_Union[ReceiptKind, str]] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class ConverseResponse(_message.Message):
+    __slots__ = ("run_id", "record", "deltas", "call", "receipt")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    DELTAS_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    record: _record_pb2.Record
+    deltas: _record_pb2.DeltaBatch
+    call: CallerToolCall
+    receipt: CallerToolReceipt
+    def __init__(self, run_id: _Optional[str] = ..., record: _Optional[_Union[_record_pb2.Record, _Mapping]] = ..., deltas: _Optional[_Union[_record_pb2.DeltaBatch, _Mapping]] = ..., call: _Optional[_Union[CallerToolCall, _Mapping]] = ..., receipt: _Optional[_Union[CallerToolReceipt, _Mapping]] = ...) -> None: ...
 
 class CreateRunRequest(_message.Message):
     __slots__ = ("messages", "policy", "request_id")

@@ -40,6 +40,11 @@ class HeavyServiceStub:
                 request_serializer=heavy_dot_v1_dot_heavy__pb2.AskRequest.SerializeToString,
                 response_deserializer=heavy_dot_v1_dot_heavy__pb2.AskResponse.FromString,
                 _registered_method=True)
+        self.Converse = channel.stream_stream(
+                '/heavy.v1.HeavyService/Converse',
+                request_serializer=heavy_dot_v1_dot_heavy__pb2.ConverseRequest.SerializeToString,
+                response_deserializer=heavy_dot_v1_dot_heavy__pb2.ConverseResponse.FromString,
+                _registered_method=True)
         self.CreateRun = channel.unary_unary(
                 '/heavy.v1.HeavyService/CreateRun',
                 request_serializer=heavy_dot_v1_dot_heavy__pb2.CreateRunRequest.SerializeToString,
@@ -79,6 +84,15 @@ class HeavyServiceServicer:
     def Ask(self, request, context):
         """Ask creates a run and watches it. The run belongs to this call: when the caller goes, the run is
         cancelled after a short grace in which the same request_id may attach again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Converse(self, request_iterator, context):
+        """Converse is Ask for callers with tools of their own. The first message is the request with the tools'
+        declarations; then the server sends calls and the caller sends their results, while the run's records come
+        as in Ask. A caller that was cut off converses again with the same request_id within the grace.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,6 +148,11 @@ def add_HeavyServiceServicer_to_server(servicer, server):
                     servicer.Ask,
                     request_deserializer=heavy_dot_v1_dot_heavy__pb2.AskRequest.FromString,
                     response_serializer=heavy_dot_v1_dot_heavy__pb2.AskResponse.SerializeToString,
+            ),
+            'Converse': grpc.stream_stream_rpc_method_handler(
+                    servicer.Converse,
+                    request_deserializer=heavy_dot_v1_dot_heavy__pb2.ConverseRequest.FromString,
+                    response_serializer=heavy_dot_v1_dot_heavy__pb2.ConverseResponse.SerializeToString,
             ),
             'CreateRun': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateRun,
@@ -194,6 +213,33 @@ class HeavyService:
             '/heavy.v1.HeavyService/Ask',
             heavy_dot_v1_dot_heavy__pb2.AskRequest.SerializeToString,
             heavy_dot_v1_dot_heavy__pb2.AskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Converse(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/heavy.v1.HeavyService/Converse',
+            heavy_dot_v1_dot_heavy__pb2.ConverseRequest.SerializeToString,
+            heavy_dot_v1_dot_heavy__pb2.ConverseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -137,7 +137,9 @@ async def test_every_key_of_a_run_is_gone_some_time_after_its_end(store_url: str
 
 
 async def test_no_key_of_a_run_that_never_ends_stays_for_ever(store: RedisStore, store_url: str) -> None:
-    from heavy.core.ids import RUN_LEVEL
+    from heavy.core.calling import CallerCall, CallerResult
+    from heavy.core.ids import RUN_LEVEL, arm
+    from heavy.core.tools import Effects
     from heavy.store.api import Amount, Control, ControlKind
 
     from tests_support.entries import delta, note
@@ -148,6 +150,12 @@ async def test_no_key_of_a_run_that_never_ends_stays_for_ever(store: RedisStore,
     await store.log.publish(spec.run, [delta(0)])
     await store.budgets.reserve(spec.run, epoch=1, request_id="g", amount=Amount(1, 0.1), aggregation=False)
     await store.control.send(spec.run, Control(ControlKind.CANCEL, RUN_LEVEL, "stop"))
+    for call_id in ("answered", "over"):
+        call = CallerCall(call_id, arm(0), 0, "look", "{}", Effects.READ, 0)
+        await store.exchange.ask(spec.run, epoch=1, call=call)
+    await store.exchange.answer(spec.run, CallerResult("answered", "42"))
+    await store.exchange.end(spec.run, "over")
+    await store.exchange.attached(spec.run, ttl_s=5.0)
     async with redis.asyncio.Redis.from_url(store_url) as client:
         keys = {key.decode() for key in await client.keys("*")}
         lasting = {key for key in keys if await client.pttl(key) == -1}

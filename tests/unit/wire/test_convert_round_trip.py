@@ -28,6 +28,7 @@ from heavy.wire import convert_policy, convert_record, convert_run, enums
 
 NOT_ON_THE_WIRE: dict[tuple[type, str], Any] = {
     (RunSpec, "fingerprint"): "",  # the store's own business
+    (RunSpec, "caller_tools"): (),  # the caller's own, who knows them
     (Run, "epoch"): 0,  # the lease's own business
     (Sampling, "seed"): None,  # in a policy, `Policy.seed` is the seed
 }
