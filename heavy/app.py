@@ -35,9 +35,11 @@ from heavy.runner.build import cache_secret_of, cache_url_of
 from heavy.store.redis import connect
 from heavy.telemetry.fleet import FleetMetrics
 from heavy.telemetry.metrics import RunMetrics
+from heavy.telemetry.redaction import redact_logs
 from heavy.telemetry.tracing import Tracing
 from heavy.tools.cache_admin import CacheAdmin
 from heavy.tools.config import read_tools
+from heavy.tools.redaction import redactor_of
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 78
@@ -49,7 +51,7 @@ logger = logging.getLogger("heavy")
 async def serving(settings: Settings) -> AsyncIterator[RpcServer]:
     """A coordinator around a block: store, service, gRPC, HTTP; taken down in the opposite order."""
     registry = _registry()
-    tracing = Tracing(settings.otlp_endpoint, settings.service_name)
+    tracing = Tracing(settings.otlp_endpoint, settings.service_name, redactor_of(settings))
     store = await connect(settings.store_url, settings)
     cache = CacheAdmin(cache_url_of(settings), cache_secret_of(settings))
     equivalence = Equivalence()
@@ -113,6 +115,7 @@ def main() -> int:
 def run(settings: Settings) -> None:
     """Join Ray, then serve. Raises `ConfigError` for what is missing."""
     logging.getLogger().setLevel(settings.log_level)
+    redact_logs(redactor_of(settings))
     ray_address = os.environ.get("RAY_ADDRESS")
     if not settings.store_url or not ray_address:
         raise ConfigError(

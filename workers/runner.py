@@ -14,6 +14,8 @@ from heavy.core.errors import HeavyError
 from heavy.core.fleet import RunnerInfo
 from heavy.core.runs import TrajectorySpec
 from heavy.runner.build import RunnerParts, open_runner
+from heavy.telemetry.redaction import redact_logs
+from heavy.tools.redaction import redactor_of
 
 ANNOUNCE_EVERY_S = 0.5
 ANNOUNCE_TTL_S = 3.0
@@ -33,6 +35,7 @@ class Runner:
     async def start(self) -> int:
         """Connect, probe the sandbox, announce itself; the process id. Raises the errors of its parts."""
         if self._parts is None:
+            redact_logs(redactor_of(self._settings))
             self._parts = await open_runner(self._settings)
             self._announcer = asyncio.create_task(self._announce_forever(self._parts))
         return os.getpid()

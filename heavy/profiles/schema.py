@@ -167,6 +167,9 @@ class Profile(_Part):
     """Whether calls may be asked for under a grammar: after generations whose calls could not be used, or
     always. A server that refuses it is not asked again in that trajectory."""
     send_reasoning_back: bool = True
+    fence_tool_outputs: bool = True
+    """Whether text that tools bring from outside is marked and fenced as data. Turn it off for a model that
+    knows only the bare texts it was trained on."""
     context_policy: ContextPolicy = ContextPolicy.HIDE_TOOL_OUTPUTS
     context_keep_last: Annotated[int, Field(ge=1, le=KEEP_LAST_MAX)] = KEEP_LAST
     """How many tool outputs the policy `keep_last` keeps."""

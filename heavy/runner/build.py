@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from heavy.agent.limits import AgentLimits
 from heavy.agent.trajectory import Trajectory
 from heavy.config import Settings
+from heavy.core.redaction import NOTHING, Redactor
 from heavy.core.runs import TrajectorySpec
 from heavy.core.tools import ToolSpec
 from heavy.profiles.loader import ProfileBook, load_profiles
@@ -28,6 +29,8 @@ from heavy.tools.api import Tool
 from heavy.tools.cache import ToolCache
 from heavy.tools.caller import CallerTool
 from heavy.tools.config import read_tools
+from heavy.tools.presentation import Presentation
+from heavy.tools.redaction import redactor_of
 from heavy.tools.registry import ToolBox, open_tools
 from heavy.tools.toolset import Toolset
 from heavy.tools.transcripts import StoreTraceReader
@@ -59,7 +62,8 @@ async def open_runner(settings: Settings) -> RunnerParts:
     """Connect a runner. Raises `ConfigError`, `StoreUnavailable`."""
     store = await connect(settings.store_url, settings)
     profiles = load_profiles(settings.profile_directories)
-    tracing = Tracing(settings.otlp_endpoint, settings.service_name)
+    redact = redactor_of(settings)
+    tracing = Tracing(settings.otlp_endpoint, settings.service_name, redact)
     cache = await ToolCache.connect(cache_url_of(settings), cache_secret_of(settings))
     tools = await open_tools(read_tools(settings.tools_file), cache=cache)
     pool = HttpPool(settings.runner_in_flight_max)
@@ -70,7 +74,7 @@ async def open_runner(settings: Settings) -> RunnerParts:
     replica = TracedReplica(router, tracing)
     deltas = Deltas(store.log, settings.delta_interval_ms / 1000)
     deltas.start()
-    bench = Bench(profiles, replica, tools, store, tracing, limits_of(settings))
+    bench = Bench(profiles, replica, tools, store, tracing, limits_of(settings), redact)
     host = TrajectoryHost(
         store,
         deltas,
@@ -78,6 +82,7 @@ async def open_runner(settings: Settings) -> RunnerParts:
         tracing,
         in_flight_max=settings.runner_in_flight_max,
         lease_s=settings.lease_s,
+        redact=redact,
     )
     return RunnerParts(host, router, store, tools, pool, deltas, tracing)
 
@@ -92,12 +97,16 @@ class Bench:
     store: Store
     tracing: Tracing
     limits: AgentLimits
+    redact: Redactor = NOTHING
 
     def trajectory(self, spec: TrajectorySpec, journal: StoreJournal) -> Trajectory:
         """A trajectory ready to run. Raises `NotFound` for a profile or tool that this runner lacks."""
         profile = self.profiles.get(spec.profile)
         traced = [TracedTool(tool, self.tracing, spec.traceparent) for tool in self._tools(spec)]
-        toolset = Toolset(traced, output_chars_max=profile.limits.tool_output_chars_max)
+        limits = profile.limits
+        toolset = Toolset(
+            traced, Presentation(limits.tool_output_chars_max, profile.fence_tool_outputs, self.redact)
+        )
         return Trajectory(spec, profile, self.replica, toolset, journal, ProfileMeter(profile), self.limits)
 
     async def over(self, spec: TrajectorySpec) -> None:

@@ -12,6 +12,7 @@ from heavy.agent.trajectory import Trajectory
 from heavy.core import clock
 from heavy.core.errors import HeavyError, LeaseLost, NotFound, Overloaded, RunnerLost, StoreUnavailable
 from heavy.core.records import Event, LifecycleRecord
+from heavy.core.redaction import NOTHING, Redactor
 from heavy.core.runs import Outcome, OutcomeKind, TrajectorySpec
 from heavy.runner.deltas import Deltas
 from heavy.runner.journal import StoreJournal
@@ -62,6 +63,7 @@ class TrajectoryHost:
         *,
         in_flight_max: int,
         lease_s: float,
+        redact: Redactor = NOTHING,
     ) -> None:
         self._store = store
         self._deltas = deltas
@@ -69,6 +71,7 @@ class TrajectoryHost:
         self._tracing = tracing
         self._in_flight_max = in_flight_max
         self._lease_s = lease_s
+        self._redact = redact
         self._under_way: set[asyncio.Task[Outcome]] = set()
         self._stopping = False
 
@@ -129,6 +132,8 @@ class TrajectoryHost:
         try:
             await journal.record(-1, self._started(spec))
             outcome = await self._executed(spec, journal)
+            # It may be what an engine said, which may repeat what it was sent.
+            outcome = replace(outcome, detail=self._redact(outcome.detail))
             ended = LifecycleRecord(Event.TRAJECTORY_ENDED, outcome=outcome, profile=spec.profile)
         except HeavyError as error:
             return _failed(spec, error)

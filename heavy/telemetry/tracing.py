@@ -18,6 +18,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from heavy.core.errors import HeavyError
 from heavy.telemetry import names
+from heavy.telemetry.redaction import Redact, RedactingExporter
 
 Attributes = Mapping[str, str | int | float | bool]
 
@@ -36,7 +37,7 @@ _ATTRIBUTE_CHARS_MAX = 256
 class Tracing:
     """The tracer of one process. Build it once in the composition root, shut it down last."""
 
-    def __init__(self, endpoint: str, service: str) -> None:
+    def __init__(self, endpoint: str, service: str, redact: Redact = str) -> None:
         self._provider: TracerProvider | None = None
         if endpoint:
             self._provider = TracerProvider(
@@ -47,7 +48,9 @@ class Tracing:
                 endpoint=endpoint, insecure=not endpoint.startswith("https"), timeout=_EXPORT_TIMEOUT_S
             )
             self._provider.add_span_processor(
-                BatchSpanProcessor(self._exporter, schedule_delay_millis=_EXPORT_EVERY_MS)
+                BatchSpanProcessor(
+                    RedactingExporter(self._exporter, redact), schedule_delay_millis=_EXPORT_EVERY_MS
+                )
             )
         provider = self._provider or trace.NoOpTracerProvider()
         self._tracer = provider.get_tracer("heavy")

@@ -14,9 +14,9 @@ from heavy.core.repairs import Repair
 from heavy.core.tools import Effects, ToolContext, ToolOutput, ToolSpec, fate_unknown
 from heavy.tools import arguments
 from heavy.tools.api import Tool
-from heavy.tools.text import clip, encodable
+from heavy.tools.presentation import Presentation
+from heavy.tools.text import clip
 
-OUTPUT_CHARS_MAX: Final = 32_000
 ERROR_CHARS_MAX: Final = 2_000
 TIMEOUT_GRACE_S: Final = 0.5
 """What a tool that keeps its own time gets beyond it, to come back with what it has."""
@@ -41,10 +41,10 @@ class Toolset:
     Raises `ConfigError` when two tools have one name or a tool's schema is none.
     """
 
-    def __init__(self, tools: Iterable[Tool], *, output_chars_max: int = OUTPUT_CHARS_MAX) -> None:
+    def __init__(self, tools: Iterable[Tool], presentation: Presentation | None = None) -> None:
         self._tools: dict[str, Tool] = {}
         self._schemas: dict[str, arguments.Schema] = {}
-        self._output_chars_max = output_chars_max
+        self._presentation = presentation or Presentation()
         for tool in tools:
             name = tool.spec.name
             if name in self._tools:
@@ -73,12 +73,12 @@ class Toolset:
         return Reading(given, repairs=given.repairs)
 
     async def call(self, call: ToolCall, context: ToolContext, reading: Reading | None = None) -> ToolOutput:
-        """Run the tool as `reading` (else `read`) understands the call; clip what it says."""
+        """Run the tool as `reading` (else `read`) understands the call; present what it says."""
         started_s = monotonic_s()
         output = await self._attempt(call, reading or await self.read(call), context)
         return replace(
             output,
-            content=clip(encodable(output.content), self._output_chars_max),
+            content=self._presentation.shown(self.spec(call.name), output),
             duration_s=monotonic_s() - started_s,
         )
 

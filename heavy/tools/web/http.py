@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final
 
 import aiohttp
@@ -100,7 +101,7 @@ class Web:
                 if response.status in _REDIRECTS and (target := response.headers.get("Location")):
                     return self._target(url, target)
                 if response.status >= 400:
-                    said = f"{url} answered {response.status} {response.reason or ''}".strip() + "."
+                    said = f"{url} answered {response.status}{_phrase(response.status)}."
                     raise FetchFailed(said, lasting=response.status in _GONE, status=response.status)
                 body, cut = await _body(response, bytes_max or self.limits.bytes_max)
                 charset = response.charset or ""
@@ -171,3 +172,11 @@ def _translated(url: URL, error: BaseException) -> Exception:
     if isinstance(error, zlib.error):
         return FetchFailed(f"{url} sent a body that cannot be unpacked.")
     return FetchFailed(f"{url} could not be fetched: {type(error).__name__}: {error}")
+
+
+def _phrase(status: int) -> str:
+    """What a status means; never what the server wrote beside it, which would be its words unmarked."""
+    try:
+        return f" {HTTPStatus(status).phrase}"
+    except ValueError:
+        return ""

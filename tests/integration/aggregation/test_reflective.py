@@ -25,6 +25,7 @@ from heavy.runner.meter import ProfileMeter
 from heavy.store.redis import RedisStore
 from heavy.testing.journal import RecordingJournal
 from heavy.testing.replicas import Scripted, ScriptedReplica
+from heavy.tools.presentation import Presentation
 from heavy.tools.toolset import Toolset
 from heavy.tools.traces import trace_tools
 from heavy.tools.transcripts import StoreTraceReader
@@ -62,7 +63,7 @@ async def test_eight_transcripts_beyond_the_context_are_searched_and_read(store:
             spec,
             PROFILE,
             replica,
-            Toolset(trace_tools(reader), output_chars_max=4_000),
+            Toolset(trace_tools(reader), Presentation(chars_max=4_000)),
             RecordingJournal(),
             ProfileMeter(PROFILE),
             AgentLimits(),

@@ -13,6 +13,7 @@ from heavy.core.ids import RunId, arm
 from heavy.core.messages import ToolCall
 from heavy.core.tools import ToolContext, ToolOutput
 from heavy.testing.tools import FailingTool, ScriptedTool, SlowTool, tool_spec
+from heavy.tools.presentation import Presentation
 from heavy.tools.toolset import Toolset
 
 CODE = {
@@ -161,7 +162,7 @@ async def test_a_tool_that_loses_a_task_of_its_own_does_not_cancel_its_caller() 
 
 async def test_long_output_keeps_its_head_and_tail_within_the_limit() -> None:
     tool = ScriptedTool(tool_spec("long"), ["A" * 50_000 + "Z" * 50_000])
-    output = await Toolset([tool], output_chars_max=1_000).call(call("long", {}), context())
+    output = await Toolset([tool], Presentation(chars_max=1_000)).call(call("long", {}), context())
     assert len(output.content) <= 1_000
     assert output.content.startswith("A" * 500)
     assert output.content.endswith("Z" * 300)
