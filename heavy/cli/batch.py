@@ -17,8 +17,8 @@ from heavy.batch.runner import CONCURRENCY, CONCURRENCY_MAX, Batch, BatchEnd, Ba
 from heavy.batch.summary import BatchSummary, summarise
 from heavy.cli import exits
 from heavy.cli.batch_screen import Screen, summary_text
-from heavy.cli.interrupts import on_interrupt
 from heavy.cli.options import policy_flags, policy_of, server_flags
+from heavy.cli.sitting import sit
 from heavy.client import HeavyClient
 from heavy.core.codec import dump
 from heavy.core.errors import ConfigError
@@ -104,11 +104,12 @@ def run(
     if found.faults:
         click.secho(f"heavy: {questions}: left out {said(found.faults)}", err=True, fg="yellow")
 
-    async def sit() -> BatchEnd | None:
+    async def work() -> BatchEnd | None:
         async with HeavyClient(server, token, patience_s=patience) as client:
-            return await _sit(client, found, root, plan, quiet=as_json)
+            screen = Screen(quiet=as_json)
+            return await sit(Batch(client, found.questions, root, plan, screen.result), screen)
 
-    ended = asyncio.run(sit())
+    ended = asyncio.run(work())
     _summed_up(root, as_json=as_json)
     sys.exit(_exit_code(ended, found))
 
@@ -157,36 +158,6 @@ def follow(job_id: str, address: str | None) -> None:
     from heavy.cli.submit import follow_batch
 
     sys.exit(follow_batch(job_id, address))
-
-
-async def _sit(
-    client: HeavyClient, found: Questions, root: Path, plan: BatchPlan, *, quiet: bool
-) -> BatchEnd | None:
-    """One sitting; None when a second Ctrl-C left what was out."""
-    screen = Screen(quiet=quiet)
-    asking = Batch(client, found.questions, root, plan, screen.result)
-    task = asyncio.current_task()
-    assert task is not None
-    interrupts = 0
-
-    def interrupt() -> None:
-        nonlocal interrupts
-        interrupts += 1
-        if interrupts == 1:
-            asking.stop()
-            screen.say(
-                f"Asking no more; waiting for {asking.progress.out} runs. Ctrl-C again leaves them running."
-            )
-        else:
-            task.cancel()
-
-    with on_interrupt(interrupt), screen.showing(lambda: asking.progress):
-        try:
-            return await asking.run()
-        except asyncio.CancelledError:
-            if interrupts < 2 or task.uncancel():
-                raise
-            return None
 
 
 def _summed_up(root: Path, *, as_json: bool) -> None:

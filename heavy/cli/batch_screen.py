@@ -28,11 +28,15 @@ Read = Callable[[], Progress]
 
 
 class Screen:
-    """Shows a sitting while `showing`: a bar below the results at a terminal, lines in a pipe, or nothing."""
+    """Shows a sitting while `showing`: a bar below the results at a terminal, lines in a pipe, or nothing.
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._console = draw.console()
+    `aside` keeps standard output free for something else: everything goes to standard error.
+    """
+
+    def __init__(self, *, quiet: bool, aside: bool = False) -> None:
+        self._console = draw.console(stderr=aside)
         self._quiet = quiet
+        self._lines = sys.stderr if quiet or aside else sys.stdout
         self._read: Read | None = None
         self._line_due_s = 0.0
 
@@ -65,11 +69,9 @@ class Screen:
         """A line above the bar, at once: whoever reads a job's log reads it now."""
         if self._console.is_terminal:
             self._console.print(text, no_wrap=True, overflow="ellipsis")
-        elif self._quiet:
-            sys.stderr.write(f"{text}\n")
         else:
-            sys.stdout.write(f"{text}\n")
-            sys.stdout.flush()
+            self._lines.write(f"{text}\n")
+            self._lines.flush()
 
 
 def result_text(result: BatchResult) -> Text:

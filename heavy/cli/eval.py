@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
+import importlib
 import sys
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 import click
 
-from heavy.cli import exits
-from heavy.cli.interrupts import on_interrupt
-from heavy.cli.options import policy_flags, policy_of
-from heavy.client import HeavyClient
+from heavy.batch.budget import BatchBudget
+from heavy.batch.runner import CONCURRENCY, CONCURRENCY_MAX
+from heavy.cli.options import F, policy_flags, policy_of, server_flags
 from heavy.core.errors import ConfigError
 
-if TYPE_CHECKING:
-    from heavy.batch.runner import Batch, BatchEnd, Progress
-    from heavy.evals.evaluation import Evaluation
-    from heavy.evals.judging import AskJudge
-    from heavy.evals.report import Report
-
-WIDTH = 8
-PROGRESS_EVERY_S = 2.0
+EVAL_PATIENCE_S = 300.0
 GRADERS = ("exact", "numeric", "symbolic", "choice", "judge")
 LAYOUTS = ("plain", "aime", "gpqa", "hle")
 
@@ -40,7 +31,26 @@ class _DatasetFirst(click.Group):
         return super().parse_args(ctx, args)
 
 
-@click.group("eval", cls=_DatasetFirst, short_help="Score a dataset: single, vote and heavy, with prices.")
+class _Widths(click.ParamType[tuple[int, ...]]):
+    """Numbers of arms, separated by commas: "2,4"."""
+
+    name = "K[,K]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            widths = tuple(sorted({int(part) for part in str(value).split(",")}))
+        except ValueError:
+            self.fail(f"{value!r} is no list of numbers of arms, such as 2,4", param, ctx)
+        if widths[0] < 1:
+            self.fail(f"{value!r} asks for fewer than one arm", param, ctx)
+        return widths
+
+
+@click.group("eval", cls=_DatasetFirst)
 def evaluate() -> None:
     """Ask every question of a dataset once in heavy mode, and score the same trajectories as single answers,
     as the vote of k arms and as heavy: accuracy with 95% intervals, cost, latency, agreement, calibration.
@@ -52,80 +62,94 @@ def evaluate() -> None:
     """
 
 
-@dataclass(frozen=True, slots=True)
-class _Judging:
-    """Who judges, from the flags."""
+_READING = (
+    click.option("--format", "layout", type=click.Choice(LAYOUTS), help="Its layout.  [default: found out]"),
+    click.option("--limit", type=click.IntRange(min=1), help="The first so many questions."),
+    click.option(
+        "--grader", type=click.Choice(GRADERS), help="For all questions.  [default: each row's own]"
+    ),
+    click.option(
+        "--tolerance-abs", type=click.FloatRange(0), default=0.0, help="How far numbers may be off."
+    ),
+    click.option(
+        "--tolerance-rel", type=click.FloatRange(0), default=0.0, help="The same, as a part of the true one."
+    ),
+    click.option(
+        "--instructions",
+        metavar="FILE",
+        help="Said after each question in place of the layout's own words; `none` says nothing.",
+    ),
+)
+_ASKING = (
+    click.option(
+        "--greedy", is_flag=True, help="Also ask each question once at temperature 0: one more baseline."
+    ),
+    click.option(
+        "--heavy-at",
+        type=_Widths(),
+        default=(),
+        help="Also aggregate K of the same arms anew, to see heavy at smaller widths.",
+    ),
+    click.option(
+        "--early-stop/--whole-arms",
+        default=False,
+        help="Let the server cut arms that no longer matter.  [default: whole arms: all can be scored]",
+    ),
+    click.option(
+        "--concurrency",
+        type=click.IntRange(1, CONCURRENCY_MAX),
+        default=CONCURRENCY,
+        show_default=True,
+        help="Questions out at once; fewer while the server is full.",
+    ),
+    click.option(
+        "--budget", type=click.FloatRange(0, min_open=True), metavar="USD", help="What all may cost."
+    ),
+    click.option("--budget-tokens", type=click.IntRange(1), help="What all may take, prompt and output."),
+    click.option("--retry-failed", is_flag=True, help="Ask again what has failed before."),
+)
+_JUDGING = (
+    click.option("--judge-profile", metavar="NAME", help="The judge is a profile of this server."),
+    click.option("--judge-url", metavar="URL", help="Or any OpenAI-compatible address: http://host/v1."),
+    click.option("--judge-model", metavar="NAME", help="Its model."),
+    click.option("--judge-key-env", metavar="NAME", help="The variable that holds its key."),
+    click.option(
+        "--judge-prompt",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="A prompt of your own: a Jinja template with question, truth, response, answer.",
+    ),
+    click.option(
+        "--judge-timeout", type=click.FloatRange(0, min_open=True), default=300.0, metavar="SECONDS"
+    ),
+    click.option(
+        "--judge-attempts",
+        type=click.IntRange(1, 20),
+        default=3,
+        show_default=True,
+        help="How often one answer is tried.",
+    ),
+    click.option(
+        "--judge-concurrency",
+        type=click.IntRange(1, 256),
+        default=8,
+        show_default=True,
+        help="Answers judged at once.",
+    ),
+)
+_REPORTING = (
+    click.option("--group-by", multiple=True, metavar="LABEL[,LABEL]", help="Report by labels; repeatable."),
+    click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, nothing else."),
+)
 
-    profile: str | None
-    url: str | None
-    model: str | None
-    key_env: str | None
-    timeout_s: float
 
-    def identity(self) -> str:
-        """What verdicts are kept under; empty where nobody judges."""
-        if self.url and not self.model:
-            raise click.UsageError("--judge-url needs --judge-model")
-        if self.profile and self.url:
-            raise click.UsageError("give --judge-profile or --judge-url, not both")
-        if self.profile:
-            return f"profile {self.profile}"
-        return f"{self.model} at {self.url}" if self.url else ""
+def _flags(*groups: tuple[Callable[[Any], Any], ...]) -> Callable[[F], F]:
+    def decorate(command: F) -> F:
+        for flag in reversed([flag for group in groups for flag in group]):
+            command = flag(command)
+        return command
 
-    @contextlib.asynccontextmanager
-    async def judge(self, client: HeavyClient) -> AsyncIterator[AskJudge | None]:
-        """The judge, ready to be asked."""
-        from heavy.evals.judging import ServedJudge, UrlJudge
-
-        if self.url and self.model:
-            key = os.environ.get(self.key_env, "") if self.key_env else ""
-            if self.key_env and not key:
-                raise ConfigError(
-                    f"--judge-key-env names {self.key_env}, which is not set; set it to the key"
-                )
-            async with UrlJudge(self.url, self.model, key, timeout_s=self.timeout_s) as judge:
-                yield judge
-        else:
-            yield ServedJudge(client, self.profile, self.timeout_s) if self.profile else None
-
-
-def _judge_flags(command: Any) -> Any:
-    for flag in (
-        click.option(
-            "--judge-concurrency",
-            type=click.IntRange(1, 256),
-            default=8,
-            show_default=True,
-            help="Answers judged at once.",
-        ),
-        click.option(
-            "--judge-attempts",
-            type=click.IntRange(1, 20),
-            default=3,
-            show_default=True,
-            help="How often one answer is tried.",
-        ),
-        click.option(
-            "--judge-timeout",
-            type=float,
-            default=300.0,
-            show_default=True,
-            metavar="SECONDS",
-            help="How long one verdict may take.",
-        ),
-        click.option(
-            "--judge-prompt",
-            type=click.Path(path_type=Path, dir_okay=False),
-            metavar="FILE",
-            help="A prompt of your own: a Jinja template with question, truth, response, answer.",
-        ),
-        click.option("--judge-key-env", metavar="NAME", help="The variable that holds its key."),
-        click.option("--judge-model", help="Its model."),
-        click.option("--judge-url", help="Or any OpenAI-compatible base URL: http://host/v1."),
-        click.option("--judge-profile", help="The judge is a profile of this server."),
-    ):
-        command = flag(command)
-    return command
+    return decorate
 
 
 @evaluate.command("run", short_help="Ask, grade and report; go on after any death.")
@@ -136,224 +160,80 @@ def _judge_flags(command: Any) -> Any:
     metavar="DIR",
     help="Where everything is kept.  [default: DATASET's name and -eval]",
 )
-@click.option(
-    "--format", "layout", type=click.Choice(LAYOUTS), help="How to read it.  [default: by its columns]"
-)
-@click.option("--limit", type=click.IntRange(min=1), help="The first so many questions.")
-@click.option("--grader", type=click.Choice(GRADERS), help="For every question.  [default: each row's own]")
-@click.option("--tolerance-rel", type=float, default=0.0, help="How far numbers may be off, as a part.")
-@click.option("--tolerance-abs", type=float, default=0.0, help="The same, absolutely.")
-@click.option(
-    "--instructions", metavar="FILE", help="Said after each question, in place of the layout's own; or: none."
-)
-@click.option(
-    "--greedy", is_flag=True, help="Also ask each question once at temperature 0: one more baseline."
-)
-@click.option(
-    "--early-stop/--whole-arms",
-    default=False,
-    show_default=True,
-    help="Let the server cut arms that no longer matter: cheaper, and those arms cannot be scored.",
-)
-@click.option("--concurrency", type=int, default=16, show_default=True, help="Questions asked at once.")
-@click.option("--budget", "budget_usd", type=float, metavar="USD", help="Cap on all questions together.")
-@click.option("--budget-tokens", type=int, help="The same in tokens.")
-@click.option("--retry-failed", is_flag=True, help="Ask again what failed in an earlier sitting.")
-@click.option(
-    "--group-by", multiple=True, metavar="LABEL[,LABEL]", help="Report by these columns; repeatable."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, nothing else.")
-@click.option(
-    "--server",
-    default="127.0.0.1:50051",
-    envvar="HEAVY_SERVER",
-    show_default=True,
-    help="host:port of the server.",
-)
-@click.option(
-    "--token", envvar="HEAVY_TOKEN", help="Bearer token, where the server wants one ($HEAVY_TOKEN)."
-)
-@_judge_flags
+@_flags(_READING, _ASKING, _REPORTING, _JUDGING)
+@server_flags(patience_s=EVAL_PATIENCE_S)
 @policy_flags
-def run(dataset: Path, out: Path | None, server: str, token: str | None, as_json: bool, **flags: Any) -> None:
+def run(dataset: Path, out: Path | None, group_by: tuple[str, ...], as_json: bool, **flags: Any) -> None:
     """Ask every question of DATASET and write the report into DIR.
 
     DATASET is JSON lines (question, answer, and what docs/evaluation.md lists), or a published file of AIME,
     GPQA or HLE, as .jsonl, .csv, .tsv or .parquet. --max-cost and --max-tokens cap one question, --budget all
-    of them. Ctrl-C lets what is under way end, a second one leaves at once; the same command goes on.
+    of them. Ctrl-C lets what is under way end and reports; a second one leaves at once. The same command goes
+    on where it ended.
+
+    Exit codes: 0 all scored, 1 some without a score, 5 the budget was reached, 130 Ctrl-C; others as `heavy
+    --help`.
     """
-    _need_extra()
-    directory = out or Path(f"{dataset.stem}-eval")
-    judging = _Judging(
-        profile=flags.pop("judge_profile"),
-        url=flags.pop("judge_url"),
-        model=flags.pop("judge_model"),
-        key_env=flags.pop("judge_key_env"),
-        timeout_s=flags.pop("judge_timeout"),
+    evaluating = _evaluating()
+    given = flags.pop
+
+    judging = evaluating.Judging(
+        profile=given("judge_profile"),
+        url=given("judge_url"),
+        model=given("judge_model"),
+        key_env=given("judge_key_env"),
+        prompt=given("judge_prompt"),
+        timeout_s=given("judge_timeout"),
+        limits=evaluating.JudgeLimits(given("judge_concurrency"), given("judge_attempts")),
     )
-    group_by = _groups(flags.pop("group_by"))
-    sitting = {
-        name: flags.pop(name) for name in ("concurrency", "budget_usd", "budget_tokens", "retry_failed")
-    }
-    at_once, attempts = flags.pop("judge_concurrency"), flags.pop("judge_attempts")
-    evaluation = _begin(dataset, directory, judging.identity(), flags)
-
-    async def work() -> int:
-        from heavy.evals.evaluate import report_of
-        from heavy.evals.judging import JudgeLimits
-
-        async with HeavyClient(server, token) as client:
-            interrupted = await _roll_out(client, evaluation, sitting)
-            async with judging.judge(client) as judge:
-                limits = JudgeLimits(concurrency=at_once, attempts=attempts)
-                report = await report_of(evaluation, ask=judge, limits=limits, group_by=group_by)
-        _show(directory, report, as_json=as_json)
-        return exits.INTERRUPTED if interrupted else _code(report)
-
-    sys.exit(asyncio.run(work()))
+    reading = evaluating.Reading(
+        layout=given("layout"),
+        limit=given("limit"),
+        grader=given("grader"),
+        tolerance_abs=given("tolerance_abs"),
+        tolerance_rel=given("tolerance_rel"),
+        instructions=given("instructions"),
+    )
+    sitting = evaluating.Sitting(
+        concurrency_max=given("concurrency"),
+        budget=BatchBudget(given("budget"), given("budget_tokens")),
+        retry_failed=given("retry_failed"),
+        heavy_at=given("heavy_at"),
+    )
+    server = evaluating.Server(given("server"), given("token"), given("patience"))
+    greedy, early_stop = given("greedy"), given("early_stop")
+    policy = policy_of(flags)
+    policy = replace(policy, seed=policy.seed or 0, early_stop=True if early_stop else None)
+    if sitting.heavy_at and sitting.heavy_at[-1] >= (policy.width or evaluating.ARMS_MAX):
+        raise click.UsageError("--heavy-at is for fewer arms than the width")
+    evaluation = evaluating.begun(
+        dataset, out or Path(f"{dataset.stem}-eval"), reading, judging, policy, greedy=greedy
+    )
+    groups = _groups(group_by)
+    sys.exit(evaluating.ask_and_report(evaluation, server, sitting, judging, groups, as_json=as_json))
 
 
 @evaluate.command("report", short_help="The report again, from the stored logs alone.")
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
-@click.option(
-    "--group-by", multiple=True, metavar="LABEL[,LABEL]", help="Report by these columns; repeatable."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, nothing else.")
+@_flags(_REPORTING)
 def report(directory: Path, group_by: tuple[str, ...], as_json: bool) -> None:
     """Compute the report of DIRECTORY again. No server is needed and nothing is generated: what a judge has
     not judged stays ungraded. The JSON is the same byte for byte.
     """
-    _need_extra()
-    from heavy.evals.evaluate import report_of
-    from heavy.evals.evaluation import open_evaluation
-
-    evaluation = open_evaluation(directory)
-    found = asyncio.run(report_of(evaluation, group_by=_groups(group_by)))
-    _show(directory, found, as_json=as_json)
-    sys.exit(_code(found))
-
-
-def _begin(dataset: Path, directory: Path, judge: str, flags: dict[str, Any]) -> Evaluation:
-    from heavy.evals.datasets import read_dataset
-    from heavy.evals.evaluation import Setting, begin
-    from heavy.evals.judging import JudgePrompt
-    from heavy.evals.layouts import LayoutName, ReadAs
-    from heavy.evals.questions import GraderName, Tolerance
-    from heavy.evals.rolling import whole_arms
-
-    seed = flags["seed"] = flags["seed"] or 0
-    prompt_file, grader, layout = flags.pop("judge_prompt"), flags.pop("grader"), flags.pop("layout")
-    read_as = ReadAs(
-        seed=seed,
-        grader=GraderName(grader) if grader else None,
-        open_grader=GraderName.JUDGE if judge else GraderName.SYMBOLIC,
-        tolerance=Tolerance(flags.pop("tolerance_abs"), flags.pop("tolerance_rel")),
-        instructions=_instructions(flags.pop("instructions")),
-    )
-    found = read_dataset(
-        dataset, read_as, layout=LayoutName(layout) if layout else None, limit=flags.pop("limit") or 0
-    )
-    if not judge and any(q.grader is GraderName.JUDGE for q in found.questions):
-        raise click.UsageError(
-            "the dataset wants a judge; give --judge-profile, or --judge-url and --judge-model"
-        )
-    greedy, early_stop = flags.pop("greedy"), flags.pop("early_stop")
-    policy = policy_of(flags)
-    policy = whole_arms(replace(policy, early_stop=early_stop or None), policy.width or WIDTH)
-    setting = Setting(found.name, found.layout, found.digest, found.skipped, policy, greedy, seed, judge)
-    prompt = JudgePrompt.of_file(prompt_file) if prompt_file else JudgePrompt()
-    return begin(directory, found, setting, prompt)
-
-
-async def _roll_out(client: HeavyClient, evaluation: Evaluation, sitting: dict[str, Any]) -> bool:
-    """Ask what has no result; whether it was interrupted."""
-    from heavy.batch.budget import BatchBudget
-    from heavy.batch.runner import EndReason
-    from heavy.evals.rolling import Sitting, batches
-
-    how = Sitting(
-        sitting["concurrency"],
-        BatchBudget(sitting["budget_usd"], sitting["budget_tokens"]),
-        sitting["retry_failed"],
-    )
-    for name, batch in batches(client, evaluation, how):
-        end = await _watched(name, batch)
-        if end is None or end.reason is EndReason.STOPPED:
-            return True
-        if end.reason is EndReason.BUDGET:
-            click.echo(f"{name}: the budget is spent; the report is of what was answered", err=True)
-            return False
-    return False
-
-
-async def _watched(name: str, batch: Batch) -> BatchEnd | None:
-    """Run a batch, saying where it stands. The first Ctrl-C lets what is out end; None: the second left."""
-    running = asyncio.create_task(batch.run())
-    interrupts = 0
-
-    def interrupt() -> None:
-        nonlocal interrupts
-        interrupts += 1
-        if interrupts > 1:
-            running.cancel()
-        else:
-            batch.stop()
-            click.echo(f"\n{name}: waiting for what is under way; Ctrl-C again leaves at once", err=True)
-
-    with on_interrupt(interrupt):
-        while not (await asyncio.wait({running}, timeout=PROGRESS_EVERY_S))[0]:
-            click.echo(_standing(name, batch.progress), err=True, nl=not sys.stderr.isatty())
-    click.echo(_standing(name, batch.progress), err=True)
-    return None if running.cancelled() else running.result()
-
-
-def _standing(name: str, now: Progress) -> str:
-    left = "" if now.left_s is None else f", {now.left_s:,.0f} s left"
-    start = "\r\x1b[K" if sys.stderr.isatty() else ""
-    return (
-        f"{start}{name}: {now.done} of {now.total} questions, {now.failed} failed, {now.out} under way, "
-        f"{now.per_s:.2f}/s{left}, ${now.cost_usd:.4f}, {now.tokens:,} tokens"
-    )
-
-
-def _show(directory: Path, found: Report, *, as_json: bool) -> None:
-    from heavy.evals.evaluate import write_report
-    from heavy.evals.report import to_json
-    from heavy.evals.tables import markdown
-
-    written = write_report(directory, found)
-    if as_json:
-        sys.stdout.buffer.write(to_json(found))
-        sys.stdout.flush()
-        return
-    click.echo(markdown(found))
-    click.echo(f"report: {written['html']}  (also .json, .md)")
-
-
-def _code(found: Report) -> int:
-    return exits.ANSWERED if found.scored and not found.missing and not found.ungraded else exits.FAILED
+    sys.exit(_evaluating().report_again(directory, _groups(group_by), as_json=as_json))
 
 
 def _groups(given: tuple[str, ...]) -> list[tuple[str, ...]] | None:
     return [tuple(part.strip() for part in one.split(",")) for one in given] or None
 
 
-def _instructions(given: str | None) -> str | None:
-    if given is None or given == "none":
-        return None if given is None else ""
+def _evaluating() -> ModuleType:
+    """What does the work. It needs packages that serving does not: raises `ConfigError` without them."""
     try:
-        return Path(given).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"--instructions {given} cannot be read: {error}") from error
-
-
-def _need_extra() -> None:
-    """Reports and datasets need packages that serving does not."""
-    try:
-        import matplotlib  # noqa: F401
-        import numpy  # noqa: F401
-        import pyarrow  # noqa: F401
-    except ImportError as error:
+        return importlib.import_module("heavy.cli.evaluating")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("heavy", ""):
+            raise
         raise ConfigError(
             f"`heavy eval` needs the package {error.name}; install it with: pip install 'heavy[reports]'"
         ) from error

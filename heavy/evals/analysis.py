@@ -79,6 +79,13 @@ class _Ways:
     def anys(self, k: int) -> list[float]:
         return [any_at(sum(q.right), len(q.arms), min(k, len(q.arms))) for q in self.scored]
 
+    def heavy_at(self, k: int) -> list[Answered]:
+        """The answers of heavy with k arms; none unless every question has one."""
+        if k == self.width:
+            return [q.heavy for q in self.scored]
+        found = [q.heavy_at[k] for q in self.scored if k in q.heavy_at]
+        return found if len(found) == len(self.scored) else []
+
     def arms(
         self, of: Callable[[Answered], float], k: int, over: Callable[[Sequence[float], int], float]
     ) -> list[float]:
@@ -173,16 +180,16 @@ def _point(ways: _Ways, boot: Bootstrap, unit: str, k: int) -> CurvePoint:
     cost = cost_in(unit)
     whole = k == ways.width
     votes, anys = (ways.vote, ways.any) if whole else (ways.votes(k), ways.anys(k))
-    measured = [q.heavy for q in ways.scored] if whole else []
+    measured = ways.heavy_at(k)
     return CurvePoint(
         k=k,
         vote=share(votes) if whole else boot.mean(votes),
         any=share(anys) if whole else boot.mean(anys),
         cost=_mean(ways.arms(cost, k, sum_of)),
         latency_s=_mean(ways.arms(_latency, k, most_of)),
-        heavy=share(ways.heavy) if whole else None,
-        heavy_cost=_mean(map(cost, measured)) if whole else None,
-        heavy_latency_s=_mean(map(_latency, measured)) if whole else None,
+        heavy=share([float(one.right) for one in measured]) if measured else None,
+        heavy_cost=_mean(map(cost, measured)) if measured else None,
+        heavy_latency_s=_mean(map(_latency, measured)) if measured else None,
     )
 
 

@@ -22,7 +22,8 @@ from heavy.evals.judging import LIMITS, AskJudge, JudgeLimits, ModelJudge
 from heavy.evals.page import page
 from heavy.evals.questions import Question
 from heavy.evals.report import NAMED_MAX, Asked, Report, Unscored, to_json
-from heavy.evals.rollouts import Rollout, answered, rollout_of
+from heavy.evals.rolling import arms_at
+from heavy.evals.rollouts import HeavyRollout, Rollout, answered, rollout_of, with_arms
 from heavy.evals.scoring import ScoredQuestion, score
 from heavy.evals.tables import markdown
 from heavy.evals.verdicts import KeptEquivalence, Verdicts
@@ -39,6 +40,7 @@ class _Rolled:
     question: Question
     rollout: Rollout | None
     greedy: Rollout | None
+    heavy_at: dict[int, HeavyRollout]
     why_not: str = ""
 
 
@@ -67,7 +69,16 @@ async def report_of(
                 missing.append(Unscored(rolled.question.id, rolled.why_not))
                 return
             try:
-                scored.append(await score(rolled.question, rolled.rollout, rolled.greedy, graders, same))
+                scored.append(
+                    await score(
+                        rolled.question,
+                        rolled.rollout,
+                        graders,
+                        same,
+                        greedy=rolled.greedy,
+                        heavy_at=rolled.heavy_at,
+                    )
+                )
             except JudgeFailed as error:
                 ungraded.append(Unscored(rolled.question.id, str(error)))
 
@@ -93,16 +104,26 @@ def _rolled_out(evaluation: Evaluation) -> Iterator[_Rolled]:
     """Each question with its rollouts, logs read one by one."""
     heavy = latest(read_results(evaluation.heavy))
     greedy = latest(read_results(evaluation.greedy))
+    again = {k: latest(read_results(evaluation.heavy_at(k))) for k in evaluation.heavy_ats}
     for question in evaluation.questions:
         why_not = _unusable(heavy.get(question.id))
         alone = greedy.get(question.id)
         if not why_not and evaluation.setting.greedy and (alone is None or not answered(alone)):
             why_not = NO_GREEDY
         if why_not:
-            yield _Rolled(question, None, None, why_not)
+            yield _Rolled(question, None, None, {}, why_not)
             continue
         rollout = _rollout(evaluation.heavy, heavy[question.id])
-        yield _Rolled(question, rollout, _rollout(evaluation.greedy, alone) if alone else None)
+        at = {
+            k: with_arms(
+                _rollout(evaluation.heavy_at(k), results[question.id]),
+                rollout,
+                arms_at(evaluation, heavy, question, k).arms,
+            )
+            for k, results in again.items()
+            if question.id in results and answered(results[question.id])
+        }
+        yield _Rolled(question, rollout, _rollout(evaluation.greedy, alone) if alone else None, at)
 
 
 def _unusable(result: BatchResult | None) -> str:

@@ -4,6 +4,7 @@ DIR/evaluation.json   the dataset, how it is asked and graded: fixed once writte
 DIR/questions.jsonl   the questions as they are asked, with their true answers
 DIR/judge.jinja       the judge's prompt, where a judge grades
 DIR/heavy, DIR/greedy the runs' results and logs, as `heavy.batch` keeps them
+DIR/heavy-at-K        the same, of runs that aggregate K of the arms anew
 DIR/verdicts.jsonl    what a judge or the symbolic library found
 DIR/report.*          made from all of the above, as often as one likes
 """
@@ -29,6 +30,7 @@ SETTING: Final = "evaluation.json"
 QUESTIONS: Final = "questions.jsonl"
 JUDGE_PROMPT: Final = "judge.jinja"
 VERDICTS: Final = "verdicts.jsonl"
+HEAVY_AT: Final = "heavy-at-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,16 @@ class Evaluation:
     def greedy(self) -> Path:
         """Where the greedy runs are."""
         return self.directory / "greedy"
+
+    def heavy_at(self, k: int) -> Path:
+        """Where the runs are that aggregate k of the arms anew."""
+        return self.directory / f"{HEAVY_AT}{k}"
+
+    @property
+    def heavy_ats(self) -> tuple[int, ...]:
+        """The k for which there are such runs."""
+        found = (path.name.removeprefix(HEAVY_AT) for path in self.directory.glob(f"{HEAVY_AT}*"))
+        return tuple(sorted(int(k) for k in found if k.isdecimal()))
 
     @property
     def verdicts(self) -> Path:

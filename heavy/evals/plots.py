@@ -80,8 +80,9 @@ def _against_cost(axes: Axes, found: Findings) -> None:
         axes.annotate(
             f"{point.k}", (point.cost, point.vote.value), (0, -12), textcoords="offset points", ha="center"
         )
-        if point.heavy is not None and point.heavy_cost is not None:
-            _dot(axes, point.heavy_cost, point.heavy, "heavy", f"heavy, {point.k} arms")
+    heavy = [(p.heavy_cost, p.heavy, p.k) for p in found.curve if p.heavy is not None and p.heavy_cost]
+    arms = ", ".join(str(k) for _, _, k in heavy)
+    _dots(axes, [cost for cost, _, _ in heavy], [one for _, one, _ in heavy], "heavy", f"heavy, {arms} arms")
     for way in found.ways:
         if way.name == "greedy":
             at = way.cost_usd if found.price.cost_unit == "usd" else way.tokens

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from heavy.batch.budget import UNLIMITED, BatchBudget
 from heavy.batch.directory import read_results
 from heavy.batch.questions import Question as Asked
+from heavy.batch.results import BatchResult, latest
 from heavy.batch.runner import CONCURRENCY, Batch, BatchPlan
 from heavy.client import HeavyClient
 from heavy.core.draft import PolicyDraft
+from heavy.core.ids import ARMS_MAX, RunId, derive_seed
 from heavy.core.ledger import NOTHING_SPENT, Spend
 from heavy.core.messages import Message, Role
-from heavy.core.policy import AggregationMode
+from heavy.core.policy import AggregationMode, ArmsFrom
 from heavy.evals.evaluation import Evaluation
 from heavy.evals.questions import Question
+from heavy.evals.rollouts import answered
 
 
 @dataclass(frozen=True, slots=True)
 class Sitting:
-    """How one sitting of an evaluation asks; none of it changes what is asked."""
+    """How one sitting of an evaluation asks; none of it changes what other sittings asked.
+
+    `heavy_at` are smaller widths at which the same trajectories are aggregated anew.
+    """
 
     concurrency_max: int = CONCURRENCY
     budget: BatchBudget = UNLIMITED
     retry_failed: bool = False
+    heavy_at: tuple[int, ...] = ()
 
 
 def whole_arms(policy: PolicyDraft, width: int) -> PolicyDraft:
@@ -49,26 +57,66 @@ def greedy_policy(policy: PolicyDraft) -> PolicyDraft:
     )
 
 
-def batches(client: HeavyClient, evaluation: Evaluation, sitting: Sitting) -> Iterator[tuple[str, Batch]]:
+def batches(
+    client: HeavyClient,
+    evaluation: Evaluation,
+    sitting: Sitting,
+    on_result: Callable[[BatchResult], None] = lambda _: None,
+) -> Iterator[tuple[str, Batch]]:
     """The batches of an evaluation, to be run one after the other, each with what it is for.
 
-    The budget is for all of them: a later one gets what the earlier ones left, in this sitting or another.
+    The budget is for all of them: each gets what the others left, in this sitting or another.
     """
-    setting = evaluation.setting
-    asked = [("heavy", evaluation.heavy, setting.policy)]
-    if setting.greedy:
-        asked.append(("greedy", evaluation.greedy, greedy_policy(setting.policy)))
-    questions = [_asked(question) for question in evaluation.questions]
-    for name, root, policy in asked:
-        others = [spent(other) for _, other, _ in asked if other != root]
+    roots = [evaluation.heavy, evaluation.greedy, *map(evaluation.heavy_at, sitting.heavy_at)]
+    for name, root, policy, questions in _asked(evaluation, sitting.heavy_at):
+        elsewhere = sum((spent(other) for other in roots if other != root), NOTHING_SPENT)
         plan = BatchPlan(
             policy,
             sitting.concurrency_max,
-            _left(sitting.budget, sum(others, NOTHING_SPENT)),
+            _left(sitting.budget, elsewhere),
             logs=True,
             retry_failed=sitting.retry_failed,
         )
-        yield name, Batch(client, questions, root, plan)
+        yield name, Batch(client, questions, root, plan, on_result)
+
+
+def _asked(
+    evaluation: Evaluation, heavy_at: Sequence[int]
+) -> Iterator[tuple[str, Path, PolicyDraft, list[Asked]]]:
+    """What each batch asks, decided when its turn comes: later ones stand on what earlier ones brought."""
+    policy, questions = evaluation.setting.policy, evaluation.questions
+    plain = [_question(question, PolicyDraft(tools=question.tools)) for question in questions]
+    yield "heavy", evaluation.heavy, policy, plain
+    if evaluation.setting.greedy:
+        yield "greedy", evaluation.greedy, greedy_policy(policy), plain
+    runs = latest(read_results(evaluation.heavy))
+    if not whole(evaluation, runs):
+        return
+    for k in heavy_at:
+        taken = [
+            _question(
+                question, PolicyDraft(tools=question.tools, arms_from=arms_at(evaluation, runs, question, k))
+            )
+            for question in questions
+        ]
+        yield (
+            f"heavy at {k}",
+            evaluation.heavy_at(k),
+            replace(policy, width=k, quorum=k, arms=policy.arms[:1]),
+            taken,
+        )
+
+
+def whole(evaluation: Evaluation, runs: Mapping[str, BatchResult]) -> bool:
+    """Whether every question has a run that can be scored: arms are taken over from all or from none."""
+    return all(question.id in runs and answered(runs[question.id]) for question in evaluation.questions)
+
+
+def arms_at(evaluation: Evaluation, runs: Mapping[str, BatchResult], question: Question, k: int) -> ArmsFrom:
+    """The k arms of a question's run that heavy at k aggregates: drawn by the seed, each subset as likely."""
+    width = evaluation.setting.policy.width or ARMS_MAX
+    drawn = random.Random(derive_seed(evaluation.setting.seed, "arms", question.id, k))
+    return ArmsFrom(RunId(runs[question.id].run_id), tuple(sorted(drawn.sample(range(width), k))))
 
 
 def spent(root: Path) -> Spend:
@@ -84,5 +132,5 @@ def _left(budget: BatchBudget, elsewhere: Spend) -> BatchBudget:
     )
 
 
-def _asked(question: Question) -> Asked:
-    return Asked(question.id, (Message(Role.USER, question.prompt),), PolicyDraft(tools=question.tools))
+def _question(question: Question, policy: PolicyDraft) -> Asked:
+    return Asked(question.id, (Message(Role.USER, question.prompt),), policy)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from heavy.batch.results import BatchResult
 from heavy.core.ids import AGGREGATOR, TrajectoryId, arm_index
@@ -88,6 +88,16 @@ def rollout_of(result: BatchResult, records: Iterable[Record]) -> Rollout:
         aggregation_s=times.took_s(AGGREGATOR),
     )
     return Rollout(result.run_id, tuple(sorted(arms, key=lambda a: a.index)), heavy, result.simulated)
+
+
+def with_arms(again: Rollout, rollout: Rollout, arms: Sequence[int]) -> HeavyRollout:
+    """A run that aggregated some arms of `rollout` anew, with what those arms had cost and taken."""
+    taken = [arm for arm in rollout.arms if arm.index in arms]
+    return replace(
+        again.heavy,
+        spend=sum((arm.spend for arm in taken), again.heavy.spend),
+        latency_s=again.heavy.latency_s + max((arm.latency_s for arm in taken), default=0.0),
+    )
 
 
 class _Times:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 from heavy.core.ledger import Spend
 from heavy.core.runs import AggregationMethod, OutcomeKind
 from heavy.evals.grading import Graders, Same
 from heavy.evals.questions import Question
 from heavy.evals.reading import Reading, read
-from heavy.evals.rollouts import ArmRollout, Rollout
+from heavy.evals.rollouts import ArmRollout, HeavyRollout, Rollout
+
+NOTHING: Final[Mapping[int, HeavyRollout]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class ScoredQuestion:
     aggregation_s: float
     greedy: Answered | None
     simulated: bool
+    heavy_at: dict[int, Answered] = field(default_factory=dict)
+    """The run's answer from k of its arms, by k, where they were aggregated anew."""
 
     @property
     def groups(self) -> tuple[int, ...]:
@@ -67,17 +72,22 @@ class ScoredQuestion:
 
 
 async def score(
-    question: Question, rollout: Rollout, greedy: Rollout | None, graders: Graders, same: Same
+    question: Question,
+    rollout: Rollout,
+    graders: Graders,
+    same: Same,
+    *,
+    greedy: Rollout | None = None,
+    heavy_at: Mapping[int, HeavyRollout] = NOTHING,
 ) -> ScoredQuestion:
     """Grade a question's rollouts. Raises `JudgeFailed` when a judge gives no verdict."""
     readings = [read(question, arm.text, complete=arm.kind is OutcomeKind.COMPLETED) for arm in rollout.arms]
     groups = await _groups(readings, same)
-    heavy = rollout.heavy
     scored = [
         await _scored(question, arm, reading, graders)
         for arm, reading in zip(rollout.arms, readings, strict=True)
     ]
-    said = read(question, heavy.text)
+    heavy = rollout.heavy
     return ScoredQuestion(
         question=question,
         run=rollout.run,
@@ -85,20 +95,21 @@ async def score(
             ScoredArm(one, group, arm.kind, arm.profile)
             for one, group, arm in zip(scored, groups, rollout.arms, strict=True)
         ),
-        heavy=Answered(
-            said.answer,
-            await graders.right(question, heavy.text, said),
-            said.confidence,
-            heavy.spend,
-            heavy.latency_s,
-        ),
+        heavy=await _scored_heavy(question, heavy, graders),
         method=heavy.method,
         abstained=heavy.abstained,
         aggregation=heavy.aggregation,
         aggregation_s=heavy.aggregation_s,
         greedy=await _scored_alone(question, greedy, graders) if greedy else None,
         simulated=rollout.simulated,
+        heavy_at={k: await _scored_heavy(question, one, graders) for k, one in heavy_at.items()},
     )
+
+
+async def _scored_heavy(question: Question, heavy: HeavyRollout, graders: Graders) -> Answered:
+    said = read(question, heavy.text)
+    right = await graders.right(question, heavy.text, said)
+    return Answered(said.answer, right, said.confidence, heavy.spend, heavy.latency_s)
 
 
 async def _scored(question: Question, arm: ArmRollout, reading: Reading, graders: Graders) -> Answered:

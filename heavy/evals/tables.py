@@ -196,7 +196,8 @@ def _curve(found: Findings) -> Table:
         "Accuracy against cost, by number of arms",
         ("k", "vote@k, %", "any@k, %", "cost of k arms", "heavy, %", "heavy's cost"),
         tuple(map(row, found.curve)),
-        "vote@k and any@k are means over all subsets of k of the arms: unbiased for k fresh arms.",
+        "vote@k and any@k are means over all subsets of k of the arms: unbiased for k fresh arms. heavy "
+        f"below {found.width} arms: k of the same arms, drawn for each question, aggregated anew.",
     )
 
 

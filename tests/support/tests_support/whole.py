@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -89,6 +92,33 @@ async def whole(store_url: str, **changes: Any) -> AsyncIterator[Whole]:
         stack.push_async_callback(server.stop)
         heavy.address = server.address
         yield heavy
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command said, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def started(address: str, *words: object) -> asyncio.subprocess.Process:
+    """`heavy` with some words, in a process of its own, with the server it asks."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "heavy.cli.main", *map(str, words)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "HEAVY_SERVER": address, "COLUMNS": "120"},
+    )
+
+
+async def said(address: str, *words: object) -> Said:
+    """What it says, once it has ended."""
+    process = await started(address, *words)
+    out, err = await asyncio.wait_for(process.communicate(), 100)
+    assert process.returncode is not None
+    return Said(process.returncode, out.decode(), err.decode())
 
 
 def calls(*arguments: str, name: str = "probe") -> Scripted:

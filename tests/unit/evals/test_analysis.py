@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from heavy.evals.analysis import findings
 from heavy.evals.findings import Findings, Way
 
-from tests_support.scored import many, scored
+from tests_support.scored import answered, many, scored
 
 RIGHT, WRONG = (0, True), (1, False)
 
@@ -123,3 +125,16 @@ def test_a_greedy_baseline_stands_beside_the_rest_only_where_every_question_has_
     assert "greedy" not in [one.name for one in findings(some).ways]
     everywhere = findings([scored("a", [RIGHT], True, greedy=True)])
     assert everywhere.gains.heavy_over_greedy is not None
+
+
+def test_heavy_at_a_smaller_width_stands_in_the_curve_where_every_question_has_it() -> None:
+    questions = [
+        replace(
+            one, heavy_at={2: answered(index % 2 == 0, tokens=300)} | ({3: answered(True)} if index else {})
+        )
+        for index, one in enumerate(many(10, seed=1))
+    ]
+    curve = {point.k: point for point in findings(questions).curve}
+    assert curve[2].heavy is not None
+    assert (curve[2].heavy.value, curve[2].heavy_cost) == (0.5, 330)
+    assert curve[3].heavy is None

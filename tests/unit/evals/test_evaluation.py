@@ -19,8 +19,8 @@ from heavy.evals.evaluation import Evaluation, Setting, begin, open_evaluation
 from heavy.evals.judging import JudgePrompt
 from heavy.evals.layouts import LayoutName
 from heavy.evals.questions import GraderName, Question
-from heavy.evals.rolling import greedy_policy, whole_arms
-from heavy.evals.rollouts import answered, rollout_of
+from heavy.evals.rolling import arms_at, greedy_policy, whole_arms
+from heavy.evals.rollouts import answered, rollout_of, with_arms
 
 QUESTIONS = (Question("q1", "1+1?", "2", GraderName.NUMERIC, tools=()),)
 DATASET = Dataset("d.jsonl", LayoutName.PLAIN, QUESTIONS, {}, "00")
@@ -128,3 +128,27 @@ def test_a_run_that_failed_of_itself_is_missing_and_one_without_an_answer_is_wro
     assert not answered(replace(failed, failure=Failure("deadline", "It passed.")))
     assert answered(replace(failed, failure=Failure("no_usable_outcome", "None.")))
     assert rollout_of(replace(result(), abstained=True), records()).heavy.text == ""
+
+
+def test_arms_aggregated_anew_keep_their_price_and_their_time() -> None:
+    rollout = rollout_of(result(), records())
+    again = replace(
+        rollout,
+        heavy=replace(rollout.heavy, spend=Spend(tokens_output=7), latency_s=1.0, text="Answer: 5"),
+    )
+    one = with_arms(again, rollout, (1,))
+    assert (one.text, one.spend.tokens_output, one.latency_s) == ("Answer: 5", 7 + 3, 1.0 + 4.0)
+    both = with_arms(again, rollout, (0, 1))
+    assert (both.spend.tokens_output, both.latency_s) == (7 + 2 + 3, 5.0)
+
+
+def test_which_arms_are_aggregated_anew_depends_on_seed_and_question_and_every_arm_has_its_turn(
+    tmp_path: Path,
+) -> None:
+    evaluation = begun(tmp_path / "e", setting=replace(SETTING, policy=PolicyDraft(width=8)))
+    questions = [replace(QUESTIONS[0], id=f"q{n}") for n in range(60)]
+    runs = {q.id: result() for q in questions}
+    drawn = [arms_at(evaluation, runs, q, 3).arms for q in questions]
+    assert drawn == [arms_at(evaluation, runs, q, 3).arms for q in questions]
+    assert all(len(set(arms)) == 3 and list(arms) == sorted(arms) for arms in drawn)
+    assert {index for arms in drawn for index in arms} == set(range(8))
