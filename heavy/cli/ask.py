@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from enum import StrEnum
 from typing import Any
 
 import click
@@ -18,10 +19,19 @@ from heavy.core.draft import PolicyDraft
 QUESTION_BYTES_MAX = 1 << 20
 
 
+class Form(StrEnum):
+    """For whom a run is shown: people (lanes, or lines in a pipe), or programs."""
+
+    PEOPLE = "people"
+    JSON = "json"
+    EVENTS = "events"
+
+
 @click.command()
 @click.argument("question", required=False)
 @click.option("--request-id", help="Your own id: asking again with it attaches to the same run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the ended run as one JSON object, nothing else.")
+@click.option("--events", is_flag=True, help="Print every record and delta as one line of JSON, as it comes.")
 @server_flags(patience_s=PATIENCE_S)
 @policy_flags
 def ask(
@@ -31,6 +41,7 @@ def ask(
     request_id: str | None,
     patience: float,
     as_json: bool,
+    events: bool,
     **values: Any,
 ) -> None:
     """Ask QUESTION (or standard input) and watch the arms, the aggregation and the answer.
@@ -41,11 +52,14 @@ def ask(
     text = question if question is not None else _read_question()
     if not text.strip():
         raise click.UsageError("the question is empty; give it as an argument or on standard input")
+    if as_json and events:
+        raise click.UsageError("--json and --events each want all of the output: give one of them")
     policy = policy_of(values)
+    form = Form.JSON if as_json else Form.EVENTS if events else Form.PEOPLE
 
     async def run() -> int:
         async with HeavyClient(server, token, patience_s=patience) as client:
-            return await ask_and_show(client, text, policy, request_id=request_id, as_json=as_json)
+            return await ask_and_show(client, text, policy, request_id=request_id, form=form)
 
     sys.exit(asyncio.run(run()))
 
@@ -56,20 +70,33 @@ async def ask_and_show(
     policy: PolicyDraft,
     *,
     request_id: str | None = None,
-    as_json: bool = False,
+    form: Form = Form.PEOPLE,
 ) -> int:
     """Ask, show the run as it goes and as it ended; the exit code."""
+    deltas = form is Form.EVENTS or (form is Form.PEOPLE and draw.console().is_terminal)
+    stream = client.ask(text, policy, request_id=request_id, deltas=deltas)
+    return await show_run(client, Watch(client, stream, cancels=True), form)
+
+
+async def show_run(client: HeavyClient, watch: Watch, form: Form) -> int:
+    """Follow a run in one form and show its end; the exit code."""
     console = draw.console()
-    live = console.is_terminal and not as_json
-    watch = Watch(client, client.ask(text, policy, request_id=request_id, deltas=live))
-    await watch.follow(live=live, line=(lambda _: None) if as_json else console.out)
-    view = watch.view
-    if as_json:
-        run = await client.get(watch.run)
-        sys.stdout.write(dump(run).decode() + "\n")
-    else:
-        console.print(draw.ending(view))
-    return exits.of_run(view.state, interrupted=watch.interrupted)
+    match form:
+        case Form.JSON:
+            await watch.follow(lambda _: None)
+            sys.stdout.write(dump(await client.get(watch.run)).decode() + "\n")
+        case Form.EVENTS:
+            await watch.follow(watch.events(_line))
+        case Form.PEOPLE:
+            await watch.follow(None if console.is_terminal else watch.lines(_line))
+            console.print(draw.ending(watch.view))
+    return exits.of_run(watch.view.state, interrupted=watch.interrupted)
+
+
+def _line(text: str) -> None:
+    """A line that whoever reads the pipe has at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def _read_question() -> str:

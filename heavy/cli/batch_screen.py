@@ -17,6 +17,7 @@ from heavy.batch.results import BatchResult
 from heavy.batch.runner import Progress
 from heavy.batch.summary import BatchSummary, Distribution
 from heavy.cli import draw
+from heavy.cli.plain import on_one_line
 from heavy.core import clock
 
 REFRESH_PER_S: Final = 4
@@ -79,8 +80,10 @@ def result_text(result: BatchResult) -> Text:
     price = f"{draw.cost_text(result.spend)}, {result.latency_s:.1f} s"
     if not result.answered:
         reason = f"{result.failure.code}: {result.failure.message}" if result.failure else ""
-        return Text.assemble(f"{result.id}  ", (result.state.value, "red"), f"  {_clip(reason)}  [{price}]")
-    said = "(abstained)" if result.abstained else _clip(result.short_answer)
+        return Text.assemble(
+            f"{result.id}  ", (result.state.value, "red"), f"  {on_one_line(reason, ANSWER_CHARS)}  [{price}]"
+        )
+    said = "(abstained)" if result.abstained else on_one_line(result.short_answer, ANSWER_CHARS)
     share = f"{result.agreement.share:.0%} agree, " if result.agreement and result.agreement.groups else ""
     return Text.assemble(f"{result.id}  ", (said, "bold"), (f"  [{share}{price}]", "dim"))
 
@@ -146,8 +149,8 @@ def summary_text(summary: BatchSummary) -> str:
             _distribution("tokens", summary.tokens, "{:,.0f}"),
         ]
     lines += [
-        f"failed     {kind.count:,} x {kind.code}: {_clip(kind.message)} ({', '.join(kind.ids)}"
-        f"{', ...' if kind.count > len(kind.ids) else ''})"
+        f"failed     {kind.count:,} x {kind.code}: {on_one_line(kind.message, ANSWER_CHARS)} "
+        f"({', '.join(kind.ids)}{', ...' if kind.count > len(kind.ids) else ''})"
         for kind in summary.failures
     ]
     if summary.failures:
@@ -159,8 +162,3 @@ def summary_text(summary: BatchSummary) -> str:
 def _distribution(name: str, of: Distribution, form: str) -> str:
     shown = ("mean", of.mean), ("p10", of.p10), ("median", of.p50), ("p90", of.p90), ("max", of.max)
     return f"{name:<11}" + "  ".join(f"{what} {form.format(value)}" for what, value in shown)
-
-
-def _clip(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= ANSWER_CHARS else flat[: ANSWER_CHARS - 1] + "…"

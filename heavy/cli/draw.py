@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from heavy.aggregation.answers import short_answer
+from heavy.cli.plain import on_one_line, plain
 from heavy.cli.view import Lane, RunView
 from heavy.core.ids import AGGREGATOR
 from heavy.core.ledger import Spend
@@ -15,6 +16,11 @@ from heavy.core.runs import AggregationMethod, OutcomeKind, RunResult
 
 NARROW_COLUMNS = 80
 BAR_COLUMNS = 16
+SAID_CHARS = 160
+OTHERS_WIDE, OTHERS_NARROW = 66, 30
+"""What the other columns of a lane take, about: the rest is for what it says."""
+CHARS_PER_TOKEN = 4
+"""A rule of thumb for text that no engine has counted yet."""
 
 _OUTCOME_STYLE = {OutcomeKind.COMPLETED: "green", OutcomeKind.CUT: "yellow", OutcomeKind.FAILED: "red"}
 _METHOD = {
@@ -24,12 +30,13 @@ _METHOD = {
 }
 
 
-def lanes(view: RunView, width: int) -> RenderableType:
-    """One lane a trajectory: step, what it says now, tools, tokens, cost, outcome."""
+def lanes(view: RunView, width: int, hint: str = "") -> RenderableType:
+    """One lane a trajectory: steps, what it says now, tools, tokens, cost, outcome; a hint below."""
     wide = width >= NARROW_COLUMNS
+    room = max(20, width - (OTHERS_WIDE if wide else OTHERS_NARROW))
     table = Table(box=None, pad_edge=False, expand=True, show_header=True, header_style="dim")
     table.add_column("trajectory", no_wrap=True)
-    table.add_column("step", justify="right", no_wrap=True)
+    table.add_column("steps", justify="right", no_wrap=True)
     table.add_column("", ratio=1, no_wrap=True, overflow="ellipsis")
     if wide:
         table.add_column("tools", no_wrap=True)
@@ -39,20 +46,30 @@ def lanes(view: RunView, width: int) -> RenderableType:
     for lane in view.ordered:
         tools = [Text(tool_text(lane), style="cyan")] if wide else []
         cost = [cost_text(lane.spend)] if wide else []
-        tokens = f"{lane.spend.tokens_output:,}"
-        table.add_row(lane.trajectory, str(lane.step + 1), doing(lane), *tools, tokens, *cost)
-    head = Text.assemble((view.state.value, "bold"), "  ", (", ".join(view.titles), "dim"))
-    return Group(head, table)
+        tokens = tokens_text(lane)
+        table.add_row(lane.trajectory, str(lane.step + 1), doing(lane, room), *tools, tokens, *cost)
+    named = (plain(title) for title in view.titles)
+    head = Text.assemble((view.state.value, "bold"), f"  {view.run}  ", (", ".join(named), "dim"))
+    head.truncate(width, overflow="ellipsis")
+    return Group(head, table, *([Text(hint, style="yellow")] if hint else []))
 
 
-def doing(lane: Lane) -> Text:
-    """What a lane does now: its outcome, else the end of what it says, on one line."""
+def doing(lane: Lane, room: int = SAID_CHARS) -> Text:
+    """What a lane does now: its outcome, else the end of what it says, on one line of `room` columns."""
     if lane.outcome is not None:
         outcome = lane.outcome
         said = short_answer(outcome.answer) if outcome.usable else outcome.detail
         reason = f" ({outcome.reason})" if outcome.reason else ""
-        return Text.assemble((f"{outcome.kind.value}{reason}", _OUTCOME_STYLE[outcome.kind]), "  ", said)
-    return Text(" ".join(lane.saying[-400:].split())[-160:], style="dim")
+        ended = (f"{outcome.kind.value}{reason}", _OUTCOME_STYLE[outcome.kind])
+        return Text.assemble(ended, "  ", on_one_line(said, SAID_CHARS))
+    said = on_one_line(lane.saying, len(lane.saying) + 1)
+    return Text(said if len(said) <= room else f"…{said[1 - room :]}", style="dim")
+
+
+def tokens_text(lane: Lane) -> str:
+    """Output tokens so far; what is being generated is an estimate until the engine has counted it."""
+    fresh = lane.fresh_chars // CHARS_PER_TOKEN
+    return f"~{lane.spend.tokens_output + fresh:,}" if fresh else f"{lane.spend.tokens_output:,}"
 
 
 def tool_text(lane: Lane) -> str:
@@ -71,16 +88,16 @@ def ending(view: RunView) -> RenderableType:
     """The answer with its agreement, dissent, evidence and cost; or why there is none."""
     if view.result is None:
         failure = view.failure
-        text = Text(failure.message if failure else f"The run is {view.state.value}.")
+        text = Text(plain(failure.message) if failure else f"The run is {view.state.value}.")
         return Group(Panel(text, title=view.state.value, border_style="red"), *ledger_lines(view))
     result = view.result
-    answer = Text("The aggregator abstained." if result.abstained else result.answer)
+    answer = Text("The aggregator abstained." if result.abstained else plain(result.answer))
     parts: list[RenderableType] = [
         Panel(answer, title=f"answer, {_METHOD[result.method]}", border_style="green"),
         *agreement_lines(result),
     ]
     if result.dissent:
-        parts.append(Text.assemble(("dissent    ", "bold"), result.dissent))
+        parts.append(Text.assemble(("dissent    ", "bold"), plain(result.dissent)))
     if result.citations:
         cited = ", ".join(
             c.trajectory + (f" step {c.step}" if c.step is not None else "")
@@ -102,7 +119,7 @@ def agreement_lines(result: RunResult) -> list[Text]:
             Text.assemble(
                 (name, "bold"),
                 (f"{bar:<{BAR_COLUMNS}} ", "green" if index == 0 else "yellow"),
-                f"{len(group.arms)} of {arms}  {group.answer}",
+                f"{len(group.arms)} of {arms}  {plain(group.answer)}",
             )
         )
     return lines
@@ -121,7 +138,8 @@ def ledger_lines(view: RunView) -> list[Text]:
             f"{cost_text(spend)}, {spend.wall_s:.1f} s of model and tool time, {spend.tool_calls} tool calls",
         ),
         Text.assemble(("tokens     ", "bold"), tokens),
-        Text.assemble(("model      ", "bold"), ", ".join(view.titles) or "none spoke"),
+        Text.assemble(("model      ", "bold"), plain(", ".join(view.titles)) or "none spoke"),
+        *([Text.assemble(("run        ", "bold"), view.run)] if view.run else []),
     ]
 
 

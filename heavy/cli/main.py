@@ -17,6 +17,10 @@ ASK, LOOK, MANY, SERVE = "Ask", "Look", "Many questions", "Serve"
 COMMANDS: Final = {
     "ask": Entry("heavy.cli.ask:ask", "Ask a question and watch it being answered.", ASK),
     "demo": Entry("heavy.cli.demo:demo", "See a heavy run on this machine.", ASK),
+    "runs": Entry("heavy.cli.runs:runs", "List runs, newest first.", LOOK),
+    "show": Entry("heavy.cli.runs:show", "Tell a run as a story, down to each step.", LOOK),
+    "watch": Entry("heavy.cli.runs:watch", "Watch a run that is under way.", LOOK),
+    "cancel": Entry("heavy.cli.runs:cancel", "Cancel a run and say what it cost.", LOOK),
     "cache": Entry("heavy.cli.cache:cache", "Look into the tool cache, and purge it.", LOOK),
     "replicas": Entry("heavy.cli.replicas:replicas", "List model servers and runners.", LOOK),
     "eval": Entry("heavy.cli.eval:evaluate", "Score a dataset: single, vote and heavy, with prices.", MANY),

@@ -30,6 +30,8 @@ class Lane:
     title: str = ""
     step: int = 0
     saying: str = ""
+    fresh_chars: int = 0
+    """How much has been said since the engine last counted."""
     tool: str = ""
     tool_calls: int = 0
     spend: Spend = NOTHING_SPENT
@@ -41,6 +43,7 @@ class RunView:
     """A run as it goes: feed it every event in order."""
 
     state: RunState = RunState.ACCEPTED
+    run: str = ""
     lanes: dict[TrajectoryId, Lane] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     result: RunResult | None = None
@@ -62,7 +65,9 @@ class RunView:
         if isinstance(event, Delta):
             lane = self._lane(event.trajectory)
             lane.step = event.step
-            lane.saying = (lane.saying + event.reasoning + event.content)[-SAYING_CHARS_MAX:]
+            fresh = event.reasoning + event.content
+            lane.saying = (lane.saying + fresh)[-SAYING_CHARS_MAX:]
+            lane.fresh_chars += len(fresh)
         elif isinstance(event.body, LifecycleRecord):
             self._lifecycle(event, event.body)
         else:
@@ -74,6 +79,7 @@ class RunView:
         match record.body:
             case GenerationRecord(message=message, spend=spend):
                 lane.spend += spend
+                lane.fresh_chars = 0
                 lane.saying = message.content or message.reasoning
             case PartialGenerationRecord(message=message):
                 lane.saying = message.content or message.reasoning
@@ -95,7 +101,7 @@ class RunView:
                 self._lane(record.trajectory).title = body.detail
             case Event.TRAJECTORY_ENDED if body.outcome is not None:
                 lane = self._lane(record.trajectory)
-                lane.outcome, lane.spend = body.outcome, body.outcome.spend
+                lane.outcome, lane.spend, lane.fresh_chars = body.outcome, body.outcome.spend, 0
             case Event.NOTE:
                 who = record.trajectory or "run"
                 self.notes.append(f"{who}: {body.detail}")

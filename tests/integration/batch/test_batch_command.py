@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,7 +14,7 @@ from heavy.batch.directory import read_results
 from heavy.replicas.api import GenerationRequest
 from heavy.testing.replicas import Scripted
 
-from tests_support.whole import Whole
+from tests_support.whole import Whole, started
 
 Command = Callable[..., Awaitable[Any]]
 
@@ -82,15 +80,7 @@ async def test_ctrl_c_waits_for_what_is_out_and_a_second_one_leaves_it_to_be_fou
     root = tmp_path / "out"
     words = ("batch", "run", questions, "--out", root, "--width", 2, "--concurrency", 2)
 
-    async def start() -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "heavy.cli.main", *map(str, words)),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, "HEAVY_SERVER": heavy.address},
-        )
-
-    process = await start()
+    process = await started(heavy.address, *words)
     assert process.stdout is not None
     async with asyncio.timeout(60):
         while heavy.replica.in_flight < 4:
@@ -104,7 +94,7 @@ async def test_ctrl_c_waits_for_what_is_out_and_a_second_one_leaves_it_to_be_fou
     assert b"0 of 6 answered" in said
     assert b"Traceback" not in said
     hold.set()
-    process = await start()
+    process = await started(heavy.address, *words)
     said, _ = await asyncio.wait_for(process.communicate(), 60)
     assert b"6 of 6 answered" in said
     assert len(read_results(root)) == 6

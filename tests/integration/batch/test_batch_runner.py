@@ -33,12 +33,6 @@ COST_MIN = 0.001
 
 
 @pytest.fixture
-async def heavy(store_url: str) -> AsyncIterator[Whole]:
-    async with whole(store_url, runs_max=8, queue_max=56) as running:
-        yield running
-
-
-@pytest.fixture
 async def client(heavy: Whole) -> AsyncIterator[HeavyClient]:
     async with HeavyClient(heavy.address, patience_s=0.3) as connected:
         yield connected
