@@ -17,6 +17,7 @@ from typing import Any
 
 from heavy.agent.limits import AgentLimits
 from heavy.core import clock
+from heavy.core.fleet import ReplicaInfo
 from heavy.core.ids import RunId, TrajectoryId, arm
 from heavy.core.messages import Message, Role
 from heavy.core.policy import ContextPolicy, Sampling
@@ -32,7 +33,6 @@ from heavy.replicas.router import RoutedReplica
 from heavy.runner.build import Bench
 from heavy.runner.deltas import Deltas
 from heavy.runner.host import TrajectoryHost
-from heavy.store.api import ReplicaInfo
 from heavy.store.reading import records_of
 from heavy.store.redis import RedisStore
 from heavy.telemetry.tracing import Tracing
