@@ -46,11 +46,17 @@ STOPPING: Final = (Unauthenticated, ServerUnavailable, StoreUnavailable, Overloa
 """Errors that would meet every question alike: they stop the batch. Any other is one question's own."""
 
 
+def unanswered(result: BatchResult) -> bool:
+    """Whether a question has a result, and no answer."""
+    return not result.answered
+
+
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
     """How a batch is asked. Only `policy` is pinned; everything else may differ from sitting to sitting.
 
-    `logs` keeps every record of each run. `retry_failed` asks again what has failed in earlier sittings.
+    `logs` keeps every record of each run. `retry_failed` asks again what has failed in earlier sittings,
+    as far as it is `retriable`.
     `full_patience_s` is how long one question waits for a server that is full before the batch stops.
     """
 
@@ -59,6 +65,7 @@ class BatchPlan:
     budget: BatchBudget = UNLIMITED
     logs: bool = False
     retry_failed: bool = False
+    retriable: Callable[[BatchResult], bool] = unanswered
     full_patience_s: float = FULL_PATIENCE_S
 
 
@@ -186,7 +193,7 @@ class Batch:
     async def _ask_all(self, group: asyncio.TaskGroup, manifest: Manifest) -> None:
         for question in self._questions:
             ended = self._ended.get(question.id)
-            if ended is not None and (ended.answered or not self._plan.retry_failed):
+            if ended is not None and not (self._plan.retry_failed and self._plan.retriable(ended)):
                 continue
             attempt = 1 if ended is None else ended.attempt + 1
             policy = merged(self._plan.policy, question.policy)

@@ -76,6 +76,7 @@ def batches(
             _left(sitting.budget, elsewhere),
             logs=True,
             retry_failed=sitting.retry_failed,
+            retriable=lambda result: not answered(result),
         )
         yield name, Batch(client, questions, root, plan, on_result)
 

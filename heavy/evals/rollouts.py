@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
+from heavy.agent.trajectory import NO_ANSWER
 from heavy.batch.results import BatchResult
+from heavy.core.errors import ContextOverflow
 from heavy.core.ids import AGGREGATOR, TrajectoryId, arm_index
 from heavy.core.ledger import NOTHING_SPENT, Spend
 from heavy.core.records import Event, LifecycleRecord, Record
 from heavy.core.runs import AggregationMethod, OutcomeKind, RunState
 
-UNANSWERED = "no_usable_outcome"
-"""The failure of a run whose arms all ended without an answer: the models' own doing, counted as wrong."""
+UNANSWERED: Final = "no_usable_outcome"
+"""The failure of a run none of whose arms has an answer."""
+_OWN_DOING: Final = frozenset({NO_ANSWER, ContextOverflow.code})
+"""Why an arm may end without an answer by its model's own doing. Engines, runners, deadlines and budgets are
+not: another sitting may bring one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +61,12 @@ class Rollout:
 
 
 def answered(result: BatchResult) -> bool:
-    """Whether a result says something about the models: an answer, or that they came to none."""
-    failure = result.failure
-    return result.answered or (failure is not None and failure.code == UNANSWERED)
+    """Whether a result says something about the models: an answer, or that all of them came to none."""
+    if result.answered or result.failure is None or result.failure.code != UNANSWERED:
+        return result.answered
+    return all(
+        outcome.kind is OutcomeKind.COMPLETED or outcome.reason in _OWN_DOING for outcome in result.outcomes
+    )
 
 
 def rollout_of(result: BatchResult, records: Iterable[Record]) -> Rollout:

@@ -137,6 +137,8 @@ async def test_failures_are_written_with_their_reason_and_asked_again_on_request
     assert "no such model" in failed.outcomes[0].detail
     heavy.script = sums
     assert (await sit(client, tmp_path, 2)).progress.failed == 2
+    spared = await sit(client, tmp_path, 2, retry_failed=True, retriable=lambda result: result.id == "q0")
+    assert (spared.progress.answered, spared.progress.failed) == (1, 1)
     mended = await sit(client, tmp_path, 2, retry_failed=True)
     assert (mended.progress.answered, mended.progress.failed) == (2, 0)
     assert {one.attempt for one in latest(read_results(tmp_path)).values()} == {2}

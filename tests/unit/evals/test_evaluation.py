@@ -126,7 +126,11 @@ def test_a_log_says_what_each_arm_and_the_whole_run_took() -> None:
 def test_a_run_that_failed_of_itself_is_missing_and_one_without_an_answer_is_wrong() -> None:
     failed = replace(result(), state=ResultState.FAILED, answer="")
     assert not answered(replace(failed, failure=Failure("deadline", "It passed.")))
-    assert answered(replace(failed, failure=Failure("no_usable_outcome", "None.")))
+    none = replace(failed, failure=Failure("no_usable_outcome", "None."))
+    silent = Outcome(arm(0), OutcomeKind.FAILED, "no_answer")
+    assert answered(replace(none, outcomes=(silent, Outcome(arm(1), OutcomeKind.COMPLETED))))
+    assert not answered(replace(none, outcomes=(silent, Outcome(arm(1), OutcomeKind.FAILED, "runner_lost"))))
+    assert not answered(replace(none, outcomes=(silent, Outcome(arm(1), OutcomeKind.CUT, "deadline"))))
     assert rollout_of(replace(result(), abstained=True), records()).heavy.text == ""
 
 
