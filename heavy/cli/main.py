@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "watch": Entry("heavy.cli.runs:watch", "Watch a run that is under way.", LOOK),
     "cancel": Entry("heavy.cli.runs:cancel", "Cancel a run and say what it cost.", LOOK),
     "cache": Entry("heavy.cli.cache:cache", "Look into the tool cache, and purge it.", LOOK),
+    "record": Entry("heavy.cli.record:record", "Freeze a run's tool calls to a file, for replay.", LOOK),
     "replicas": Entry("heavy.cli.replicas:replicas", "List model servers and runners.", LOOK),
     "eval": Entry("heavy.cli.eval:evaluate", "Score a dataset: single, vote and heavy, with prices.", MANY),
     "batch": Entry("heavy.cli.batch:batch", "Ask many questions, here or as a Ray job.", MANY),

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from heavy.core.errors import ConfigError
 from heavy.profiles.faults import TomlFile
+from heavy.tools.recording import load_recording
 
 PYTHON: Final = "python"
 WEB_SEARCH: Final = "web_search"
@@ -217,6 +218,14 @@ class RedactSection(_Part):
     """Whether well-known forms of keys (private keys, cloud and API tokens) are redacted too."""
 
 
+class ReplaySection(_Part):
+    """`[replay]`: results come from a recording (`heavy record`), and no tool does anything."""
+
+    file: str
+    missing: Literal["error", "live"] = "error"
+    """What becomes of a call that was not recorded: an error that says so, or it is really made."""
+
+
 class ToolsConfig(_Part):
     """The whole file."""
 
@@ -224,6 +233,7 @@ class ToolsConfig(_Part):
     network: NetworkSection = NetworkSection()
     mcp: Mapping[Name, McpSection] = {}
     redact: RedactSection = RedactSection()
+    replay: ReplaySection | None = None
 
     @property
     def names(self) -> ToolNames:
@@ -265,10 +275,13 @@ class ToolNames(Collection[str]):
             name for name in ToolsTable.model_fields if getattr(config.tools, name) is not None
         )
         self._servers = dict(config.mcp)
+        self._recorded = load_recording(config.replay.file).tools if config.replay else ()
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):
             return False
+        if name in self._recorded:
+            return True
         server, separator, tool = name.partition(MCP_SEPARATOR)
         if separator and server in self._servers:
             return tool == "*" or self._servers[server].offers(tool)
@@ -276,6 +289,7 @@ class ToolNames(Collection[str]):
 
     def __iter__(self) -> Iterator[str]:
         yield from self._built_in
+        yield from (name for name in self._recorded if name not in self._built_in)
         for server, section in self._servers.items():
             yield every_tool(server)
             yield from (f"{server}{MCP_SEPARATOR}{tool}" for tool in section.tools if "*" not in tool)
@@ -303,6 +317,8 @@ def read_tools(file: str) -> ToolsConfig:
     for number, path in enumerate(config.tools.python.packages if config.tools.python else ()):
         if not os.path.isdir(path):
             raise toml.fault(("tools", PYTHON, "packages", number), f"names {path!r}, which is no directory")
+    if config.replay is not None and not Path(config.replay.file).expanduser().is_file():
+        raise toml.fault(("replay", "file"), f"names {config.replay.file!r}, which is no file")
     return config
 
 

@@ -33,6 +33,8 @@ from heavy.tools.mcp_server import McpServer
 from heavy.tools.mcp_tool import tools_of
 from heavy.tools.python import PythonTool
 from heavy.tools.python_session import PythonSessionTool
+from heavy.tools.recording import load_recording
+from heavy.tools.replay import RecordedTool, ReplayedTool
 from heavy.tools.sandbox.jail import SandboxLimits
 from heavy.tools.sandbox.level import level_of
 from heavy.tools.sandbox.sandbox import Sandbox
@@ -61,6 +63,7 @@ class ToolBox:
         kept: Sequence[object] = (),
         servers: Sequence[McpServer] = (),
         wrap: Wrap = lambda tool: tool,
+        replaying: bool = False,
     ) -> None:
         """`kept`: what is `Lasting` or `Closing`, below the wrappers of `tools`.
 
@@ -69,6 +72,7 @@ class ToolBox:
         self._kept = (*kept, *servers)
         self._servers = {server.name: server for server in servers}
         self._wrap = wrap
+        self._replaying = replaying
         self._tools = {tool.spec.name: tool for tool in tools}
         self._missing = dict(missing)
         self._cache = cache
@@ -120,6 +124,8 @@ class ToolBox:
 
     def shared_in_run(self, tool: Tool) -> Tool:
         """`tool` with what it declares cacheable shared among one run's trajectories, and nobody else."""
+        if self._replaying:
+            return self._wrap(tool)
         if self._cache is None or not tool.spec.cacheable:
             return tool
         return CachedTool(tool, self._cache, CachePolicy(scope="run"))
@@ -137,10 +143,16 @@ async def open_tools(config: ToolsConfig = DEFAULT, *, cache: ToolCache | None =
     """Make and try every tool that is on. One that cannot work is missing, not fatal.
 
     The wrappers, from the inside out: the tool, then the cache (of which the box then is the owner).
-    Time-outs, arguments and clipping are the toolset's; tracing is the runner's.
+    With a recording to replay, that stands in place of both. Time-outs, arguments and clipping are the
+    toolset's; tracing is the runner's. Raises `ConfigError` for a recording that cannot be read.
     """
 
+    recording = load_recording(config.replay.file) if config.replay else None
+    live = config.replay is None or config.replay.missing == "live"
+
     def wrap(tool: Tool) -> Tool:
+        if recording is not None and config.replay is not None:
+            return ReplayedTool(tool, recording, config.replay.missing)
         return CachedTool(tool, cache, config.cache_policy(tool.spec.name)) if cache is not None else tool
 
     tools: list[Tool] = []
@@ -155,8 +167,13 @@ async def open_tools(config: ToolsConfig = DEFAULT, *, cache: ToolCache | None =
             continue
         kept.append(tool)
         tools.append(wrap(tool))
-    servers = await _servers(config, missing)
-    return ToolBox(tools, missing, cache, kept, servers, wrap)
+    servers = await _servers(config, missing) if live else []
+    if recording is not None:
+        made = {tool.spec.name for tool in tools}
+        known = (RecordedTool(name, recording.of(name)) for name in recording.tools if name not in made)
+        tools += map(wrap, known)
+        missing = {name: error for name, error in missing.items() if name not in recording.tools}
+    return ToolBox(tools, missing, cache, kept, servers, wrap, recording is not None)
 
 
 async def _servers(config: ToolsConfig, missing: dict[str, HeavyError]) -> list[McpServer]:
