@@ -16,7 +16,10 @@ from workers.engines.sglang.launch import SglangServer, launch
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an engine process listens, and which rank of how many it is; `rendezvous` is where ranks meet."""
+    """Where an engine process listens, and which rank of how many it is; `rendezvous` is where ranks meet.
+
+    `traces` is where it sends its spans, an OTLP endpoint; empty: it sends none.
+    """
 
     host: str
     port: int
@@ -24,6 +27,7 @@ class Place:
     rank: int = 0
     rendezvous: str = ""
     """`host:port` on the node of rank 0; empty for one node."""
+    traces: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ def _own_server(module: str, *, needs_model: bool) -> Callable[[Profile, Place],
             *("--host", place.host, "--port", str(place.port), "--served-model-name", profile.model),
             *("--context-length", str(profile.context_tokens)),
             *_gang_flags(place),
+            *(("--enable-trace", "--otlp-traces-endpoint", place.traces) if place.traces else ()),
             *profile.serve.args,
         )
         return EngineCommand(argv, dict(profile.serve.env), f"http://{place.host}:{place.port}")
@@ -100,6 +105,7 @@ def _sglang(profile: Profile, place: Place) -> EngineCommand:
         nnodes=place.nodes,
         node_rank=place.rank,
         dist_init_addr=place.rendezvous,
+        traces=place.traces,
         device="cuda" if profile.serve.gpus else "cpu",
         tp=max(1, profile.serve.gpus),
         context_tokens=profile.context_tokens,

@@ -184,11 +184,12 @@ class Replica:
     async def _new_engine(self) -> Gang | RemoteEndpoint:
         if self._profile.engine == "remote":
             return RemoteEndpoint(self._replica, self._profile)
+        traces = self._settings.otlp_endpoint
         if not self._group:
-            return Gang(self._replica, self._profile, "127.0.0.1", heard=self._hear)
+            return Gang(self._replica, self._profile, "127.0.0.1", heard=self._hear, traces=traces)
         await self._join_ranks()
         host = await asyncio.to_thread(placement.serving_host)
-        return Gang(self._replica, self._profile, host, self._ranks, heard=self._hear)
+        return Gang(self._replica, self._profile, host, self._ranks, heard=self._hear, traces=traces)
 
     async def _join_ranks(self) -> None:
         """The actors of the other nodes, made once: they outlive the processes they own."""

@@ -14,6 +14,11 @@ INVOKE_AGENT: Final = "invoke_agent"
 CHAT: Final = "chat"
 EXECUTE_TOOL: Final = "execute_tool"
 
+# Stages of a generation in an engine of ours: spans below the engine's own.
+STAGE_QUEUE: Final = "queue"
+STAGE_PREFILL: Final = "prefill"
+STAGE_DECODE: Final = "decode"
+
 OPERATION: Final = "gen_ai.operation.name"
 PROVIDER: Final = "gen_ai.provider.name"
 WORKFLOW_NAME: Final = "gen_ai.workflow.name"

@@ -56,10 +56,16 @@ class Tracing:
         self._tracer = provider.get_tracer("heavy")
 
     def start(
-        self, name: str, traceparent: str, attributes: Attributes, kind: SpanKind = SpanKind.INTERNAL
+        self,
+        name: str,
+        traceparent: str,
+        attributes: Attributes,
+        kind: SpanKind = SpanKind.INTERNAL,
+        *,
+        at_ns: int | None = None,
     ) -> Span:
-        """Start a span below `traceparent` (empty: a new trace). The caller ends it."""
-        return self._tracer.start_span(name, _context(traceparent), kind, attributes)
+        """Start a span below `traceparent` (empty: a new trace), now or earlier. The caller ends it."""
+        return self._tracer.start_span(name, _context(traceparent), kind, attributes, start_time=at_ns)
 
     @contextmanager
     def span(

@@ -17,7 +17,10 @@ from heavy.core.policy import AggregationMode
 from heavy.core.records import Delta, GenerationRecord, Record, ToolResultRecord
 from heavy.core.runs import Run, RunState
 from heavy.store.redis import connect
+from heavy.telemetry import names
+from heavy.telemetry.tracing import trace_id_of
 
+from tests_support.otlp import ReceivedSpan, TraceReceiver
 from tests_support.servers import StoreServer
 from tests_support.up import Up
 from tests_support.waiting import until
@@ -37,9 +40,19 @@ def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]
 
 
 @pytest.fixture(scope="module")
-def sglang_up(own_store: StoreServer) -> Iterator[Up]:
+def receiver() -> Iterator[TraceReceiver]:
+    """Where all spans go, the engine's own among them."""
+    server = TraceReceiver()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def sglang_up(own_store: StoreServer, receiver: TraceReceiver) -> Iterator[Up]:
     """`heavy up` with one SGLang replica."""
-    running = Up(["abacus-sglang"], env={"HEAVY_STORE_URL": own_store.url})
+    env = {"HEAVY_STORE_URL": own_store.url, "HEAVY_OTLP_ENDPOINT": receiver.endpoint}
+    running = Up(["abacus-sglang"], env=env)
     running.start()
     yield running
     running.stop()
@@ -72,6 +85,24 @@ async def test_eight_arms_run_on_sglang_with_streams_tools_and_cached_tokens(cli
     assert run.ledger is not None
     assert run.ledger.total.tokens_cached > 0
     assert 0 < run.ledger.total.tokens_reasoning < run.ledger.total.tokens_output
+
+
+async def test_the_spans_of_sglang_itself_are_in_the_runs_trace(
+    client: HeavyClient, receiver: TraceReceiver
+) -> None:
+    run, records, _ = await watched(client, PolicyDraft(width=2, early_stop=False))
+    generations = sum(isinstance(record.body, GenerationRecord) for record in records)
+
+    async def read() -> list[ReceivedSpan]:
+        return receiver.spans(trace_id_of(run.spec.traceparent))
+
+    def below_generations(spans: list[ReceivedSpan]) -> list[ReceivedSpan]:
+        chats = {span.span for span in spans if span.attributes.get(names.OPERATION) == names.CHAT}
+        return [span for span in spans if span.parent in chats and span.service == "heavy-engine"]
+
+    spans = await until(read, lambda spans: len(below_generations(spans)) >= generations, within_s=60.0)
+    assert {"prefill_forward", "decode_forward"} <= {span.name for span in spans}
+    assert all("subtract 512" not in span.text for span in spans)
 
 
 async def test_a_cancel_is_seen_as_aborts_in_the_servers_own_metrics(

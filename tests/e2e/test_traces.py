@@ -27,6 +27,7 @@ CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 WIDTH = 8
 ASK = "heavy.v1.HeavyService/Ask"
 RUN = "invoke_workflow heavy"
+HEAVY, ENGINE = "heavy", "heavy-engine"
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +90,13 @@ async def test_one_run_is_one_tree_below_its_call_and_arrives_while_it_goes_on(
     generations = [r for r in records if isinstance(r.body, GenerationRecord)]
     calls = [r for r in records if isinstance(r.body, ToolIntentRecord)]
     assert calls
-    # The call, the run, the arms and the aggregator, their generations, their tool calls.
-    spans = await spans_of(receiver, run, ASK, at_least=2 + WIDTH + 1 + len(generations) + len(calls))
+    # The call, the run, the arms and the aggregator, their generations, their tool calls; and, of each
+    # generation, what its engine says: itself, its prefill, its decode (a queue only where there was one).
+    ours = 2 + WIDTH + 1 + len(generations) + len(calls)
+    spans = await spans_of(receiver, run, ASK, at_least=ours + 3 * len(generations))
+    engines = [span for span in spans if span.service == ENGINE]
+    spans = [span for span in spans if span.service == HEAVY]
+    assert len(spans) == ours
     by_id = {span.span: span for span in spans}
 
     # One trace: the caller's.
@@ -114,6 +120,17 @@ async def test_one_run_is_one_tree_below_its_call_and_arrives_while_it_goes_on(
     aggregator = next(a for a in agents if a.name.endswith(AGGREGATOR))
     assert any(chat.parent == aggregator.span for chat in chats)
 
+    # The engines' own spans continue those of the generations, stage by stage.
+    served = of(engines, names.CHAT)
+    assert {span.parent for span in served} == {chat.span for chat in chats}
+    assert len(served) == len(chats)
+    for span in served:
+        below = [stage for stage in engines if stage.parent == span.span]
+        assert {names.STAGE_PREFILL, names.STAGE_DECODE} <= {stage.name for stage in below}
+        chat = by_id[span.parent]
+        assert span.attributes[names.OUTPUT_TOKENS] == chat.attributes[names.OUTPUT_TOKENS]
+        assert span.attributes[names.ENGINE_REQUEST_ID] == chat.attributes[names.ENGINE_REQUEST_ID]
+
     # What went well is no error.
     assert [(span.name, span.error) for span in spans if span.error] == []
 
@@ -125,7 +142,7 @@ async def test_one_run_is_one_tree_below_its_call_and_arrives_while_it_goes_on(
     # Steps arrive while the run goes on.
     assert min(chat.arrived_ns for chat in chats) < workflow.end_ns
 
-    only_known_names_and_no_texts(spans)
+    only_known_names_and_no_texts([*spans, *engines])
 
 
 def only_known_names_and_no_texts(spans: list[ReceivedSpan]) -> None:
@@ -146,7 +163,7 @@ async def test_without_a_caller_the_trace_begins_with_the_call(
     assert trace_id_of(run.spec.traceparent) not in ("", trace_id_of(CALLER))
     (root,) = [span for span in spans if not span.parent]
     assert root.name == ASK
-    assert {span.service for span in spans} == {"heavy"}
+    assert {span.service for span in spans} <= {HEAVY, ENGINE}
 
 
 async def test_a_caller_who_does_not_sample_is_not_traced_but_keeps_its_trace_id(

@@ -56,14 +56,15 @@ class Gang:
         host: str,
         others: Sequence[RankLink] = (),
         heard: Callable[[str], None] = lambda line: None,
+        traces: str = "",
     ) -> None:
-        """`host` is where rank 0 listens. Leases its ports; raises `ConfigError`."""
+        """`host` is where rank 0 listens, `traces` where spans go. Leases its ports; raises `ConfigError`."""
         self.name = name
         self.lost_a_rank = False
         """Whether it ended because a node or an actor of its went away: it cannot start again as it is."""
         self._others = tuple(others)
         self._ports = [PortLease.take(host, HTTP_OFFSETS)]
-        place = Place(host, self._ports[0].port)
+        place = Place(host, self._ports[0].port, traces=traces)
         if others:
             self._ports.append(PortLease.take(host, RENDEZVOUS_OFFSETS))
             meeting = f"{host}:{self._ports[1].port}"

@@ -7,13 +7,24 @@ from collections.abc import Iterator
 import pytest
 
 from .server import LIMITS, Running, serving
+from tests_support.otlp import TraceReceiver
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Running]:
+def receiver() -> Iterator[TraceReceiver]:
+    """Where the server's spans go."""
+    receiver = TraceReceiver()
+    receiver.start()
+    yield receiver
+    receiver.stop()
+
+
+@pytest.fixture(scope="session")
+def server(receiver: TraceReceiver) -> Iterator[Running]:
     """A server on a free loopback port."""
     flags = ["--max-running-requests", str(LIMITS["running"]), "--max-queued-requests", str(LIMITS["queued"])]
-    with serving(*flags, "--load-snapshot-publish-interval", "1") as server:
+    flags += ["--load-snapshot-publish-interval", "1"]
+    with serving(*flags, traces=receiver.endpoint) as server:
         yield server
 
 

@@ -46,8 +46,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(*args: str) -> Iterator[Running]:
-    """A server with more of SGLang's flags, for the length of a block."""
+def serving(*args: str, traces: str = "") -> Iterator[Running]:
+    """A server with more of SGLang's flags, for the length of a block; it may send spans."""
     assert cpu_environment().ready, "run `make sglang-env` once"
     server = SglangServer(
         model_path=str(ABACUS),
@@ -55,6 +55,7 @@ def serving(*args: str) -> Iterator[Running]:
         port=free_port(),
         device="cpu",
         context_tokens=CONTEXT_TOKENS,
+        traces=traces,
         args=args,
     )
     command = launch(server)

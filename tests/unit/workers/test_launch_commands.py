@@ -43,6 +43,22 @@ def test_our_own_engines_get_model_port_name_and_context() -> None:
     assert command.base_url == "http://127.0.0.1:1234"
 
 
+def test_an_engine_that_is_to_send_spans_is_told_where() -> None:
+    place = Place("127.0.0.1", 1234, traces="http://collector:4317")
+    line = " ".join(engine_command(BOOK.get(LOCAL_PROFILE), place).argv)
+    assert "--enable-trace --otlp-traces-endpoint http://collector:4317" in line
+    assert "trace" not in " ".join(engine_command(BOOK.get(LOCAL_PROFILE), Place("127.0.0.1", 1234)).argv)
+
+
+def test_sglang_of_ones_own_sends_spans_only_where_its_environment_is_said_to_have_what_it_takes() -> None:
+    place = Place("127.0.0.1", 30_000, traces="http://collector:4317")
+    able = with_serve(BOOK.get("kimi-k2-thinking"), engine_python=sys.executable)
+    assert "trace" not in " ".join(engine_command(able, place).argv)
+    line = " ".join(engine_command(with_serve(able, args=("--enable-trace",)), place).argv)
+    assert line.count("--enable-trace") == 1
+    assert "--otlp-traces-endpoint collector:4317 --otlp-service-name heavy-engine" in line
+
+
 def test_a_model_path_that_is_not_there_is_said_before_anything_starts(tmp_path: Path) -> None:
     profile = with_serve(BOOK.get(LOCAL_PROFILE), model_path="./nowhere")
     with pytest.raises(ConfigError, match=r"serve\.model_path './nowhere' leads to"):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from workers.engines.api.errors import QueueFull
 
@@ -18,6 +19,13 @@ class Ticket:
     tokens: int
     start: Callable[[], None]
     state: str = "waiting"
+    entered_s: float = field(default_factory=time.monotonic)
+    admitted_s: float | None = None
+
+    @property
+    def queued_s(self) -> float:
+        """Seconds until it was let in; so far, while it waits."""
+        return (self.admitted_s or time.monotonic()) - self.entered_s
 
 
 class Admission:
@@ -75,6 +83,7 @@ class Admission:
 
     def _admit(self, ticket: Ticket) -> None:
         ticket.state = "running"
+        ticket.admitted_s = time.monotonic()
         self.running += 1
         self.promised += ticket.tokens
         ticket.start()

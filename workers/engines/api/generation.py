@@ -70,6 +70,10 @@ TERMINAL = (Finished, Failed, ConnectionLoss)
 class Generation(Protocol):
     """A generation that is queued or running."""
 
+    @property
+    def queued_s(self) -> float:
+        """Seconds it waited for its turn in the engine; so far, while it waits."""
+
     async def events(self) -> Sequence[Event]:
         """Wait for news; return all of it, at least one event. After a terminal event there are no more."""
 

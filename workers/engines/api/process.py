@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import orjson
 
+from heavy.telemetry.tracing import Tracing
 from workers.engines.api.generation import Engine
 from workers.engines.api.server import EngineServer
 
@@ -30,6 +31,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drain-s", type=float, default=30.0, help="time for what is in flight after SIGTERM"
     )
+    parser.add_argument("--enable-trace", action="store_true", help="send a span for every generation")
+    parser.add_argument("--otlp-traces-endpoint", default="", help="where spans go: OTLP over gRPC")
+    parser.add_argument("--otlp-service-name", default="heavy-engine", help="the service that spans are of")
     parser.add_argument("--die-with-parent", action="store_true", help="exit when the starting process dies")
 
 
@@ -45,7 +49,10 @@ async def _serve(arguments: argparse.Namespace, build: Callable[[], Engine]) -> 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    server = EngineServer(build())
+    tracing = Tracing(
+        arguments.otlp_traces_endpoint if arguments.enable_trace else "", arguments.otlp_service_name
+    )
+    server = EngineServer(build(), tracing)
     try:
         port = await server.start(arguments.host, arguments.port)
     except (OSError, ValueError, RuntimeError) as error:
@@ -56,6 +63,7 @@ async def _serve(arguments: argparse.Namespace, build: Callable[[], Engine]) -> 
     await told.wait()
     clean = await server.drain(arguments.drain_s)
     await server.stop()
+    await asyncio.to_thread(tracing.shutdown)
     announce({"event": "stopped", "drained": clean})
     return 0
 

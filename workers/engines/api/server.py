@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import orjson
 from aiohttp import web
 
+from heavy.telemetry.tracing import Tracing
 from workers.engines.api import completion
 from workers.engines.api.errors import ApiError, BadRequest, Draining, EngineFailed, NotFound
 from workers.engines.api.generation import (
@@ -28,6 +29,7 @@ from workers.engines.api.generation import (
 )
 from workers.engines.api.metrics import EngineMetrics
 from workers.engines.api.request import ChatRequest, parse_chat, parse_json, parse_tokenize
+from workers.engines.api.traced import GenerationSpan
 
 BODY_BYTES_MAX = 64 * 1024 * 1024
 HEALTH_GENERATE_S = 20.0
@@ -43,14 +45,16 @@ class Flight:
     rid: str
     generation: Generation
     accepted: float
+    span: GenerationSpan
     first_seen: bool = False
 
 
 class EngineServer:
     """One engine behind HTTP. Lifecycle: start, (drain,) stop; stop is idempotent."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, tracing: Tracing | None = None) -> None:
         self.engine = engine
+        self._tracing = tracing or Tracing("", "engine")
         self.draining = False
         self._flights: dict[int, Flight] = {}
         self._idle = asyncio.Event()
@@ -133,7 +137,7 @@ class EngineServer:
         rid = http.headers.get("x-override-rid") or uuid.uuid4().hex
         asked = parse_chat(parse_json(await http.read()), rid)
         self._served_here(asked.model)
-        flight = await self._launch(asked)
+        flight = await self._launch(asked, http.headers.get("traceparent", ""))
         envelope = completion.Envelope(asked.model or self.engine.info.name, asked.rid)
         try:
             if asked.stream:
@@ -211,6 +215,7 @@ class EngineServer:
             batch = list(await flight.generation.events())
             if not flight.first_seen:
                 flight.first_seen = True
+                flight.span.first()
                 self._metrics.first_event(time.monotonic() - flight.accepted)
             if isinstance(batch[-1], Finished | Failed | ConnectionLoss):
                 self._settle(flight, batch[-1])
@@ -319,10 +324,11 @@ class EngineServer:
         if model and model not in (served, "default"):
             raise NotFound(f"Model {model!r} is not served here; {served!r} is.", param="model")
 
-    async def _launch(self, asked: ChatRequest) -> Flight:
+    async def _launch(self, asked: ChatRequest, traceparent: str) -> Flight:
         assert self._metrics is not None
         generation = await self.engine.submit(asked)
-        flight = Flight(asked.rid, generation, time.monotonic())
+        span = GenerationSpan(self._tracing, traceparent, asked.rid, self.engine.info.name)
+        flight = Flight(asked.rid, generation, time.monotonic(), span)
         self._flights[id(flight)] = flight
         self._idle.clear()
         self._metrics.accepted()
@@ -333,6 +339,7 @@ class EngineServer:
         assert self._metrics is not None
         if self._flights.pop(id(flight), None) is None:
             return
+        flight.span.end(last, flight.generation.queued_s)
         if isinstance(last, Finished):
             self._metrics.finished(last, time.monotonic() - flight.accepted)
         else:

@@ -55,6 +55,11 @@ class OpenVinoGeneration:
         """KV tokens it occupies."""
         return len(self.prompt.ids) + len(self.ids)
 
+    @property
+    def queued_s(self) -> float:
+        """See `Generation.queued_s`."""
+        return self.ticket.queued_s if self.ticket else 0.0
+
     async def events(self) -> list[Event]:
         """See `Generation.events`."""
         return await self._inbox.take()

@@ -20,6 +20,10 @@ from workers.engines.sglang.environment import CpuEnvironment, cpu_environment
 
 PORT_MAX = 65_535
 TP_MAX = 64
+TRACED_AS = "heavy-engine"
+"""The service that an engine's spans are of."""
+TRACE_LEVEL = {"SGLANG_TRACE_LEVEL": "1"}
+"""Queue, prefill and decode. Left to itself, SGLang sends a span for every token."""
 CPU_TOTAL_TOKENS = 65_536
 """KV capacity on the CPU; left to itself, SGLang takes all of the machine's memory and zeroes it."""
 OWNED = {
@@ -64,6 +68,10 @@ class SglangServer:
     """0: the model's own."""
     tool_call_parser: str = "kimi_k2"
     reasoning_parser: str = "kimi_k2"
+    traces: str = ""
+    """Where its spans go: an OTLP endpoint, without TLS. Sent on the CPU, and elsewhere where `args` have
+    `--enable-trace`, with which SGLang does not start unless its environment has OpenTelemetry's SDK and both
+    OTLP exporters."""
     args: tuple[str, ...] = ()
     """More of SGLang's flags, as they stand on a command line."""
     env: Mapping[str, str] = field(default_factory=dict)
@@ -97,7 +105,7 @@ def launch(server: SglangServer, cpu: CpuEnvironment | None = None) -> Launch:
     host = f"[{server.host}]" if ":" in server.host else server.host
     return Launch(
         argv=(python, "-m", "sglang.launch_server", *_flags(server), *server.args),
-        env=_variables(server, cpu) if on_cpu else dict(server.env),
+        env={**(TRACE_LEVEL if server.traces else {}), **(_variables(server, cpu) if on_cpu else server.env)},
         base_url=f"http://{host}:{server.port}",
     )
 
@@ -136,6 +144,10 @@ def _flags(server: SglangServer) -> list[str]:
         defaults += [("--disable-overlap-schedule",), ("--sleep-on-idle",)]
         defaults += [("--max-total-tokens", str(CPU_TOTAL_TOKENS))]
     given = _names(server.args)
+    if server.traces and (server.device == "cpu" or "--enable-trace" in given):
+        endpoint = server.traces.partition("://")[2] or server.traces
+        defaults += [("--enable-trace",), ("--otlp-traces-endpoint", endpoint)]
+        defaults += [("--otlp-service-name", TRACED_AS)]
     return flags + [word for default in defaults if default[0] not in given for word in default]
 
 

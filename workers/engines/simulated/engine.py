@@ -209,6 +209,11 @@ class SimulatedGeneration:
         """KV tokens that it occupies."""
         return self._prompt.tokens + self._completion
 
+    @property
+    def queued_s(self) -> float:
+        """See `Generation.queued_s`."""
+        return self._ticket.queued_s
+
     async def events(self) -> list[Event]:
         """See `Generation.events`."""
         return await self._inbox.take()
