@@ -36,6 +36,14 @@ RESPELLED_MAX: Final = 16
 """Values of one call that are respelled at most."""
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_ANY_STRING = re.compile(r"""\"(?:[^"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'""", re.DOTALL)
+_PLAIN = re.compile(
+    r"""(?:[\s\[\]{}:,]|""|[A-Za-z_]\w*\s*(?=:)|true|false|null|True|False|None"""
+    r"""|[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)*"""
+)
+"""What may stand between the strings of broken JSON whose meaning is plain: anything else is text that lost
+its quotes."""
+_PAIRS = {"}": "{", "]": "["}
 _FENCED = re.compile(r"^\s*```[A-Za-z]*\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
 _LEFTOVERS = frozenset("]}),;` \t\r\n")
 """What may follow a complete object: closing marks without an opening one mean nothing."""
@@ -153,6 +161,7 @@ async def _mended(text: str, schema: Schema, cause: Exception) -> Arguments:
     for repair, parse in (
         (Repair.CONTROL_CHARACTERS, _lenient),
         (Repair.UNWRAPPED, _unwrapped),
+        (Repair.JSON_REPAIR, _closed),
         (Repair.JSON_REPAIR, _repaired),
     ):
         try:
@@ -178,7 +187,30 @@ def _unwrapped(text: str) -> object:
     return values
 
 
+def _closed(text: str) -> object:
+    """Closing brackets that are missing at the end, where what is there ends with a whole value."""
+    left = _left_open(_STRING.sub('""', text))
+    if not left or text.rstrip()[-1] not in '"]}':
+        raise ValueError("nothing is left open, or what is there was cut")
+    return _lenient(text + left)
+
+
+def _left_open(skeleton: str) -> str:
+    """The closing brackets that a text without its strings lacks. Raises ValueError for a wrong one."""
+    opened: list[str] = []
+    for mark in skeleton:
+        if mark in "{[":
+            opened.append(mark)
+        elif mark in _PAIRS and (not opened or opened.pop() != _PAIRS[mark]):
+            raise ValueError("the brackets do not pair")
+    return "".join("}" if mark == "{" else "]" for mark in reversed(opened))
+
+
 def _repaired(text: str) -> object:
+    """Commas too many, bare keys, single quotes, Python's constants. Nothing that was cut or lost a quote."""
+    skeleton = _ANY_STRING.sub('""', text)
+    if not _PLAIN.fullmatch(skeleton) or _left_open(skeleton):
+        raise ValueError("its meaning is not plain")
     values = json_repair.loads(text, strict=True)
     if _has_non_finite(values):
         raise ValueError("a number that JSON does not have")
