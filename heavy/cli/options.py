@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from heavy.core.draft import PolicyDraft
-from heavy.core.policy import AggregationMode
+from heavy.core.policy import AggregationMode, ContextPolicy
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,6 +33,11 @@ _POLICY_FLAGS = (
     click.option("--preset", default="", help="A protocol of the profile, by name: see heavy profiles."),
     click.option("--tool", "tools", multiple=True, help="A tool the arms may use; repeatable."),
     click.option("--no-tools", is_flag=True, help="No tools at all."),
+    click.option(
+        "--context-policy",
+        type=click.Choice([policy.value for policy in ContextPolicy]),
+        help="What gives way when an arm's context is full.  [default: the profile's]",
+    ),
     click.option("--temperature", type=float, help="Sampling temperature of the arms."),
     click.option("--seed", type=int, help="Makes a run repeatable, as far as its engines are."),
 )
@@ -81,9 +86,10 @@ def policy_of(values: dict[str, Any]) -> PolicyDraft:
     values = dict(values)
     tools = () if values.pop("no_tools") else (values.pop("tools") or None)
     values.pop("tools", None)
-    mode = values.pop("aggregation")
+    mode, context = values.pop("aggregation"), values.pop("context_policy", None)
     return PolicyDraft(
         **{key: value for key, value in values.items() if value not in (None, ())},
         aggregation=AggregationMode(mode) if mode else None,
+        context_policy=ContextPolicy(context) if context else None,
         tools=tools,
     )

@@ -101,14 +101,15 @@ class Policy:
     vote_threshold: float
     early_stop: bool
     tools: tuple[str, ...]
-    context_policy: ContextPolicy
+    context_policy: ContextPolicy | None
+    """None: each member's profile says."""
     sampling: Sampling | None
     """Overrides the profiles' presets for arms where given."""
     seed: int
     """From which the seed of every generation is derived."""
-    context_keep_last: int = KEEP_LAST
+    context_keep_last: int | None = None
+    """How many tool outputs `KEEP_LAST` keeps; None: each member's profile says."""
     preset: str = ""
     """The protocol of the profile that filled in what the caller left open."""
-    """How many tool outputs `KEEP_LAST` keeps."""
     arms_from: ArmsFrom | None = None
     """Where given, no arm is rolled out."""

@@ -13,7 +13,7 @@ from heavy.core.draft import PolicyDraft
 from heavy.core.errors import FieldViolation, InvalidRequest
 from heavy.core.ids import RunId
 from heavy.core.messages import Message, Role, ToolCall
-from heavy.core.policy import KEEP_LAST, ArmsFrom, Budget, Members, Policy, Sampling
+from heavy.core.policy import ArmsFrom, Budget, Members, Policy, Sampling
 from heavy.v1 import policy_pb2 as pb
 from heavy.wire import enums
 from heavy.wire.times import duration_from_proto, duration_to_proto
@@ -127,8 +127,10 @@ def policy_from_proto(message: pb.Policy) -> Policy:
         vote_threshold=message.vote_threshold,
         early_stop=message.early_stop,
         tools=tuple(message.tools),
-        context_policy=enums.CONTEXT_POLICY.from_proto(message.context_policy),
-        context_keep_last=(message.context_keep_last if message.HasField("context_keep_last") else KEEP_LAST),
+        context_policy=(
+            enums.CONTEXT_POLICY.from_proto(message.context_policy) if message.context_policy else None
+        ),
+        context_keep_last=_given(message, "context_keep_last"),
         sampling=Sampling(temperature=sampling.temperature, top_p=sampling.top_p) if overridden else None,
         seed=sampling.seed,
         arms_from=_arms_from_from_proto(message),

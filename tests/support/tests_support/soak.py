@@ -112,12 +112,12 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The process at one moment: generations so far, resident bytes, blocks that Python has allocated."""
+    """The process at one moment: generations so far, resident bytes, Python's blocks, seconds of CPU."""
 
     generations: int
     rss_bytes: int
     blocks: int
-    at_s: float
+    cpu_s: float
 
 
 @dataclass(slots=True)
@@ -200,7 +200,7 @@ class Soak:
     async def _sample(self) -> None:
         while True:
             self.samples.append(
-                Sample(self.replica.generations, rss_bytes(), sys.getallocatedblocks(), time.perf_counter())
+                Sample(self.replica.generations, rss_bytes(), sys.getallocatedblocks(), time.process_time())
             )
             await asyncio.sleep(SAMPLE_S)
 

@@ -11,7 +11,7 @@ from heavy.coordinator.plan import (
     step_tokens_max,
 )
 from heavy.core.ids import arm
-from heavy.core.policy import AggregationMode, Budget, Sampling
+from heavy.core.policy import AggregationMode, Budget, ContextPolicy, Sampling
 from heavy.core.runs import Outcome, OutcomeKind
 from heavy.profiles.loader import load_profiles
 
@@ -48,6 +48,15 @@ def test_an_arm_samples_as_the_policy_says_else_as_its_profile_does() -> None:
     assert own.sampling == Sampling(PROFILE.sampling.arm.temperature, PROFILE.sampling.arm.top_p, 7)
     told = arm_spec(run_spec(policy=policy(sampling=Sampling(0.2, 0.9))), 0, PROFILE, epoch=1)
     assert told.sampling == Sampling(0.2, 0.9, 7)
+
+
+def test_an_arms_context_gives_way_as_the_policy_says_else_as_its_profile_does() -> None:
+    own = PROFILE.model_copy(update={"context_policy": ContextPolicy.KEEP_LAST, "context_keep_last": 3})
+    spec = arm_spec(run_spec(policy=policy(context_policy=None)), 0, own, epoch=1)
+    assert (spec.context_policy, spec.context_keep_last) == (ContextPolicy.KEEP_LAST, 3)
+    asked = policy(context_policy=ContextPolicy.SUMMARISE, context_keep_last=5)
+    spec = arm_spec(run_spec(policy=asked), 0, own, epoch=1)
+    assert (spec.context_policy, spec.context_keep_last) == (ContextPolicy.SUMMARISE, 5)
 
 
 def test_a_run_without_an_answer_names_every_arms_reason() -> None:

@@ -62,7 +62,7 @@ def test_an_empty_draft_gets_every_default() -> None:
     assert (policy.vote_threshold, policy.early_stop) == (0.75, True)
     assert policy.aggregation is AggregationMode.AUTO
     assert policy.tools == ("python",)
-    assert policy.context_policy is ContextPolicy.FAIL
+    assert (policy.context_policy, policy.context_keep_last) == (None, None)
     assert policy.sampling is None
     assert policy.budget == Budget()
 

@@ -44,7 +44,7 @@ NARROW: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (Policy, "quorum"): INT32,
     (Policy, "straggler_grace_s"): SECONDS,
     (Policy, "deadline_s"): SECONDS,
-    (Policy, "context_keep_last"): INT32,
+    (Policy, "context_keep_last"): st.none() | INT32,
     (Budget, "steps_per_trajectory_max"): INT32,
     (PolicyDraft, "width"): st.none() | INT32,
     (PolicyDraft, "context_keep_last"): st.none() | INT32,
