@@ -1,4 +1,4 @@
-"""Eight trajectories of 600 steps over contexts of 256k: what a step costs our process, and what stays.
+"""Eight trajectories of 300 steps over contexts of 256k: what a step costs our process, and what stays.
 
 The engine is simulated, without any pace, in a process of its own; HTTP, store, runner host, tool calls,
 contexts and broken calls are real. All is CPU time of the runner: a busy machine does not show in it.
@@ -25,7 +25,7 @@ from tests_support.engines import server
 from tests_support.servers import StoreServer
 from tests_support.soak import Sample, Soak, soaking
 
-STEPS = 600
+STEPS = 300
 ARMS = 8
 CONTEXT_TOKENS = 262_144
 PAGE_CHARS = 16_000
@@ -76,14 +76,14 @@ def _report(soak: Soak, steps: list[int]) -> None:
     samples, total = soak.samples, soak.replica.generations
     first_cycle, last_cycle = (
         _window(samples, 0, ARMS * CYCLE),
-        _window(samples, total - 3 * ARMS * CYCLE, total),
+        _window(samples, total - 2 * ARMS * CYCLE, total),
     )
-    later = _window(samples, ARMS * CYCLE, 4 * ARMS * CYCLE)
+    later = _window(samples, ARMS * CYCLE, 3 * ARMS * CYCLE)
     print(f"steps of each trajectory: {steps}; counts by the tokenizer: {soak.replica.counts} of {total}")
     ten = _window(samples, 0, ARMS * 10)
     print(f"CPU a step: {_ms(samples):.2f} ms over all")
     print(f"  {_ms(ten):.2f} ms in the first ten steps, {_ms(first_cycle):.2f} in the first cycle")
-    print(f"  {_ms(later):.2f} ms in the three cycles after it, {_ms(last_cycle):.2f} in the last three")
+    print(f"  {_ms(later):.2f} ms in the two cycles after it, {_ms(last_cycle):.2f} in the last two")
     print(f"  late over early: {_ms(last_cycle) / _ms(later):.2f}")
     grown = max(sample.rss_bytes for sample in samples) - samples[0].rss_bytes
     bytes_gained, blocks_gained = soak.growth(after=ARMS * 2 * CYCLE)
