@@ -130,7 +130,7 @@ def show(root: Path, as_json: bool) -> None:
 @click.option(
     "--address", envvar="RAY_API_SERVER_ADDRESS", help="Ray's job server, such as http://head:8265."
 )
-@click.option("--job-id", help="Your own name for the job.  [default: Ray's]")
+@click.option("--job-id", help="Your own name for the job.  [default: heavy-batch-...]")
 @click.option("--command", default="heavy", show_default=True, help="How `heavy` is called on the cluster.")
 @click.option("--send-token", is_flag=True, help="Give $HEAVY_TOKEN to the job; Ray shows it to its users.")
 @click.option("--no-follow", is_flag=True, help="Return once it is submitted.")

@@ -9,8 +9,9 @@ import click
 
 from heavy.cli import exits
 from heavy.cli.ask import ask_and_show
+from heavy.cli.board import Board
 from heavy.cli.interrupts import Interrupted
-from heavy.cli.up import local_settings, running, status_line
+from heavy.cli.up import local_settings, running
 from heavy.client import HeavyClient
 from heavy.core.draft import PolicyDraft
 from heavy.core.policy import AggregationMode
@@ -36,10 +37,12 @@ def demo(question: str, profile: str) -> None:
 async def _demo(question: str, profile: str) -> int:
     settings = local_settings((), port=0, http_port=0).model_copy(update={"log_level": "WARNING"})
     try:
-        async with running(LocalPlan((profile,)), settings, status_line()) as cluster:
-            click.echo(f"\nQuestion: {question}\n")
-            async with HeavyClient(f"{cluster.settings.host}:{cluster.settings.port}") as client:
-                policy = PolicyDraft(tools=demo_tools(question), aggregation=AggregationMode.REFLECTIVE)
-                return await ask_and_show(client, question, policy)
+        with Board() as board:
+            async with running(LocalPlan((profile,)), settings, board) as cluster:
+                board.settle()
+                click.echo(f"\nQuestion: {question}\n")
+                async with HeavyClient(f"{cluster.settings.host}:{cluster.settings.port}") as client:
+                    policy = PolicyDraft(tools=demo_tools(question), aggregation=AggregationMode.REFLECTIVE)
+                    return await ask_and_show(client, question, policy)
     except Interrupted:
         return exits.INTERRUPTED

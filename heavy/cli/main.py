@@ -26,6 +26,9 @@ COMMANDS: Final = {
     "replicas": Entry("heavy.cli.replicas:replicas", "List model servers and runners.", LOOK),
     "eval": Entry("heavy.cli.eval:evaluate", "Score a dataset: single, vote and heavy, with prices.", MANY),
     "batch": Entry("heavy.cli.batch:batch", "Ask many questions, here or as a Ray job.", MANY),
+    "profiles": Entry("heavy.cli.profiles:profiles", "List, show and check profiles of models.", SERVE),
+    "doctor": Entry("heavy.cli.doctor:doctor", "See what is missing here, and what mends it.", SERVE),
+    "completion": Entry("heavy.cli.completion:completion", "Complete commands in your shell.", SERVE),
     "up": Entry("heavy.cli.up:up", "Serve on this machine, until Ctrl-C.", SERVE),
 }
 """One line a command; its module is imported when it is called."""

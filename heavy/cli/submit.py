@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -19,6 +21,8 @@ from heavy.cli.interrupts import on_interrupt
 from heavy.core.errors import ConfigError, HeavyError, ServerUnavailable, Unauthenticated
 
 DEFAULT_ADDRESS: Final = "http://127.0.0.1:8265"
+SUBMIT_TRIES: Final = 4
+SUBMIT_PAUSE_S: Final = 2.0
 STATUS_TRIES: Final = 20
 STATUS_EVERY_S: Final = 0.5
 
@@ -39,20 +43,36 @@ def submit_batch(
     address = address or DEFAULT_ADDRESS
     client = _client(address)
     entrypoint = f"{command} batch run {shlex.join(words)}"
-    try:
-        job = client.submit_job(
-            entrypoint=entrypoint,
-            submission_id=job_id,
-            runtime_env={"env_vars": _variables(send_token)},
-            metadata={"heavy": "batch"},
-        )
-    except (RuntimeError, AuthenticationError, ConnectionError) as error:
-        raise _translated(error, address) from error
+    job = job_id or f"heavy-batch-{secrets.token_hex(6)}"
+    _submit(client, job, entrypoint, _variables(send_token), address)
     click.echo(f"Submitted as {job}: {entrypoint}")
     if no_follow:
         click.echo(_way_back(job, address))
         return exits.ANSWERED
     return asyncio.run(_follow(client, job, address))
+
+
+def _submit(
+    client: JobSubmissionClient, job: str, entrypoint: str, variables: dict[str, str], address: str
+) -> None:
+    """Submit under a name of ours, so that a submission whose answer was lost is tried again safely."""
+    for attempt in range(1, SUBMIT_TRIES + 1):
+        try:
+            client.submit_job(
+                entrypoint=entrypoint,
+                submission_id=job,
+                runtime_env={"env_vars": variables},
+                metadata={"heavy": "batch"},
+            )
+            return
+        except (RuntimeError, AuthenticationError) as error:
+            if attempt > 1 and "already exists" in str(error):
+                return
+            raise _translated(error, address) from error
+        except OSError as error:
+            if attempt == SUBMIT_TRIES:
+                raise _translated(error, address) from error
+            time.sleep(SUBMIT_PAUSE_S)
 
 
 def follow_batch(job: str, address: str | None) -> int:
@@ -113,7 +133,7 @@ async def _ended(client: JobSubmissionClient, job: str) -> int:
 def _client(address: str) -> JobSubmissionClient:
     try:
         return JobSubmissionClient(address)
-    except (RuntimeError, AuthenticationError, ConnectionError, ValueError) as error:
+    except (RuntimeError, AuthenticationError, OSError, ValueError) as error:
         raise _translated(error, address) from error
 
 
@@ -125,7 +145,7 @@ def _translated(error: Exception, address: str, job: str = "") -> HeavyError:
             f"Ray's job server at {address} wants its cluster's token: set RAY_AUTH_MODE=token and "
             "RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to what the head was started with."
         )
-    if isinstance(error, (ConnectionError, OSError)) or "connect" in text.lower():
+    if isinstance(error, OSError) or "connect" in text.lower():
         back = f" If the job still runs: {_way_back(job, address)}" if job else ""
         return ServerUnavailable(
             f"Ray's job server at {address} cannot be reached ({text}). Is the head up, with its dashboard? "

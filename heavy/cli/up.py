@@ -9,9 +9,9 @@ import sys
 from collections.abc import AsyncIterator, Callable
 
 import click
-from rich.text import Text
 
-from heavy.cli import draw, exits
+from heavy.cli import exits
+from heavy.cli.board import Board
 from heavy.cli.interrupts import Interrupted, on_interrupt
 from heavy.config import Settings
 from workers.local import LocalCluster, LocalPlan
@@ -68,9 +68,11 @@ def up(
 
 async def _up(plan: LocalPlan, settings: Settings) -> int:
     try:
-        async with running(plan, settings, status_line()) as cluster:
-            click.echo(ready_text(cluster.settings))
-            await cluster.watch()
+        with Board() as board:
+            async with running(plan, settings, board) as cluster:
+                board.settle()
+                click.echo(ready_text(cluster.settings))
+                await cluster.watch()
     except Interrupted:
         return exits.ANSWERED
     return exits.FAILED
@@ -91,18 +93,6 @@ def local_settings(profile_dirs: tuple[str, ...], *, port: int | None, http_port
     dirs = (*profile_dirs, *given.profile_directories, *PROFILE_DIRECTORIES)
     changes = {"profile_dirs": ":".join(dirs), "port": port, "http_port": http_port}
     return given.model_copy(update={k: v for k, v in changes.items() if v is not None})
-
-
-def status_line() -> Callable[[str, str, str], None]:
-    """Prints one line whenever a part changes."""
-    console = draw.console()
-    styles = {"ready": "green", "starting": "dim", "lost": "yellow"}
-
-    def show(part: str, state: str, detail: str) -> None:
-        text = Text.assemble(f"{part:<16} ", (f"{state:<9}", styles.get(state, "red")), " ", detail)
-        console.print(text, no_wrap=True, overflow="ellipsis")
-
-    return show
 
 
 @contextlib.asynccontextmanager
