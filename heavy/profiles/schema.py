@@ -79,6 +79,10 @@ class RequestSection(_Part):
     """How it calls the cap on generated tokens."""
     omit: tuple[Literal["temperature", "top_p", "seed", "stop", "tool_choice"], ...] = ()
     """Fields that it refuses."""
+    continues: bool = True
+    """Whether a server of the `sglang` dialect can go on from half an answer (`continue_final_message`)."""
+    thinking_markers: tuple[str, str] = ("<think>", "</think>")
+    """What the model writes around its reasoning: half an answer is sent as the model had written it."""
     extra: dict[str, Any] = {}
     """More fields, such as chat_template_kwargs = { thinking = true }."""
 

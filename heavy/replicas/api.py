@@ -32,6 +32,9 @@ class GenerationRequest:
     tool_choice: str = "auto"
     strict_calls: bool = False
     stop: tuple[str, ...] = ()
+    said_reasoning: str = ""
+    said_content: str = ""
+    """What a lost replica had said already: the generation goes on from there. See `Replica.continues`."""
     prefer_replica: str = ""
     traceparent: str = ""
 
@@ -76,6 +79,11 @@ GenerationEvent = TextDelta | Finished
 
 class Replica(Protocol):
     """Something that generates: one server, or a router over many."""
+
+    @property
+    def continues(self) -> bool:
+        """Whether it can go on from a text that was begun elsewhere (`said_reasoning`, `said_content`)."""
+        ...
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Stream one generation; ends with exactly one `Finished`.

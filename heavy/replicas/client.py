@@ -49,6 +49,11 @@ class HttpReplica:
         self._silence_s = silence_s
         self._tokenizes = endpoint.dialect == "sglang"
 
+    @property
+    def continues(self) -> bool:
+        """Whether this server can go on from half an answer."""
+        return self.endpoint.dialect == "sglang" and self.endpoint.request.continues
+
     # -- generation
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:

@@ -63,7 +63,19 @@ def request_body(
         body["rid"] = request.request_id
         body["separate_reasoning"] = True
         body["stream_reasoning"] = True
+    if request.said_reasoning or request.said_content:
+        body["messages"].append({"role": "assistant", "content": _as_written(request, shape)})
+        body["continue_final_message"] = True
     return encoded({k: v for k, v in body.items() if k not in shape.omit} | _new(shape.extra, body))
+
+
+def _as_written(request: GenerationRequest, shape: RequestSection) -> str:
+    """Half an answer as the model had written it, so that it goes on where it was."""
+    begin, end = shape.thinking_markers
+    if not request.said_reasoning:
+        return request.said_content
+    closed = end if request.said_content else ""
+    return f"{begin}{request.said_reasoning}{closed}{request.said_content}"
 
 
 def _new(extra: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:

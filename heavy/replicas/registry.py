@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 READY: Final = "ready"
 STARTING: Final = "starting"
+GONE_STATES: Final = ("failed", "stopped")
 STALENESS_S: Final = 0.5
 """How old the list may be when a replica is chosen from it."""
 OUTAGE_S: Final = 10.0
@@ -109,6 +110,20 @@ class ReplicaRegistry:
         """
         await self._refresh()
         return tuple(self._kept(info) for info in self._infos if info.profile == profile)
+
+    async def lost(self, known: Known) -> str:
+        """Why a replica cannot answer any more, as far as is announced; empty while it may.
+
+        While the store does not answer nobody is taken for lost.
+        """
+        with suppress(StoreUnavailable):
+            await self._refresh()
+        now = next((info for info in self._infos if info.replica == known.info.replica), None)
+        if now is None:
+            return "is no longer announced"
+        if _process(now) != _process(known.info):
+            return "was started anew"
+        return f"is {now.state}: {now.detail}".rstrip(": ") if now.state in GONE_STATES else ""
 
     def tell(self) -> None:
         """Room was made: whoever waits in `change` looks again."""

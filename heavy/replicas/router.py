@@ -1,4 +1,4 @@
-"""One `Replica` over many: chooses, waits for room, and fails over before the first token."""
+"""One `Replica` over many: chooses, waits for room, and goes on elsewhere when a replica is lost."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from heavy.replicas.api import Finished, GenerationEvent, GenerationRequest
 from heavy.replicas.breaker import BreakerState
 from heavy.replicas.openai_json import estimated_prompt_tokens
 from heavy.replicas.registry import READY, STARTING, Known, ReplicaRegistry
+from heavy.replicas.said import Said
+from heavy.replicas.vigil import Vigil
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +41,14 @@ class RoutingLimits:
 
     `attempts_max` counts replicas tried for one generation. While no replica of the profile works, at most
     `absence_s` is waited; for room on a working one, or for one that is starting, until the deadline.
+    While a generation is silent, its replica is looked after every `look_after_s`.
     A preferred replica is taken while it is at most `stickiness` fuller (0 to 1) than the emptiest.
     """
 
     attempts_max: int = 3
     absence_s: float = 10.0
     look_again_s: float = 0.25
+    look_after_s: float = 1.0
     stickiness: float = 0.25
 
     def __post_init__(self) -> None:
@@ -122,9 +126,13 @@ class _Journey:
 class RoutedReplica:
     """Implements `heavy.replicas.api.Replica` over the replicas that a registry knows.
 
-    Up to the first token a replica that fails is left for another one; after it the error is the caller's,
-    who alone knows what to do with half a generation. Waiters are served in the order they came.
+    A replica that fails is left for another one. After the first token that one goes on from what was said,
+    so whoever listens hears no gap and nothing twice; where servers cannot do that, the error is the
+    caller's, who starts the step anew. Waiters are served in the order they came.
     """
+
+    continues = True
+    """It does so itself."""
 
     def __init__(self, registry: ReplicaRegistry, limits: RoutingLimits | None = None) -> None:
         self._registry = registry
@@ -133,23 +141,41 @@ class RoutedReplica:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Stream one generation; see the protocol. `EngineUnavailable` when no replica could be had."""
-        journey = _Journey(request)
+        journey, said = _Journey(request), Said()
         while True:
             async with self._placed(journey) as place:
                 queue_s = clock.monotonic_s() - journey.set_out_s
+                attempt = said.begin(journey.next_request())
                 try:
-                    async with aclosing(place.known.client.generate(journey.next_request())) as events:
+                    async with aclosing(self._events(place.known, attempt)) as events:
                         async for event in events:
                             first = not place.began
                             place.heard(event)
-                            yield _queued(event, queue_s) if first or isinstance(event, Finished) else event
+                            whole = said.hear(event)
+                            yield _queued(whole, queue_s) if first or isinstance(whole, Finished) else whole
                     return
                 except HeavyError as error:
                     place.failed(error, request.deadline_ms)
-                    if place.began or not self._may_move(journey, error):
+                    stuck = said.anything and not place.known.client.continues
+                    if stuck or not self._may_move(journey, error):
                         raise
                     logger.warning("moving %s to another replica: %s", request.request_id, error)
             journey.tried.append(place.known.info.replica)
+
+    async def _events(self, known: Known, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        """The events of one attempt, given up when the replica is lost while it is silent."""
+
+        async def lost() -> str:
+            return await self._registry.lost(known)
+
+        vigil = Vigil(known.info.replica, lost, self._limits.look_after_s)
+        async with aclosing(known.client.generate(request)) as events, vigil:
+            while True:
+                try:
+                    event = await vigil.next(events)
+                except StopAsyncIteration:
+                    return
+                yield event
 
     async def count_tokens(
         self, profile: str, messages: tuple[Message, ...], tools: tuple[ToolSpec, ...]
@@ -170,7 +196,7 @@ class RoutedReplica:
 
     def _may_move(self, journey: _Journey, error: HeavyError) -> bool:
         """Whether another attempt may help: an infrastructure failure, attempts and time left."""
-        helps = isinstance(error, EngineUnavailable | EngineTimeout)
+        helps = isinstance(error, EngineUnavailable | EngineTimeout | MalformedStream)
         tries_left = len(journey.tried) + 1 < self._limits.attempts_max
         return helps and tries_left and clock.remaining_s(journey.request.deadline_ms) > 0
 

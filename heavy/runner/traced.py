@@ -47,6 +47,11 @@ class TracedReplica:
         if finished is not None:
             yield finished
 
+    @property
+    def continues(self) -> bool:
+        """As the replica within."""
+        return self._inner.continues
+
     async def count_tokens(
         self, profile: str, messages: tuple[Message, ...], tools: tuple[ToolSpec, ...]
     ) -> int:

@@ -77,6 +77,8 @@ class ScriptedReplica:
             if not ended:
                 self.aborted.append(request.request_id)
 
+    continues = False
+
     async def count_tokens(
         self, profile: str, messages: tuple[Message, ...], tools: tuple[ToolSpec, ...]
     ) -> int:
@@ -154,6 +156,8 @@ class ChaosReplica:
                     await asyncio.Event().wait()
                 deltas += isinstance(event, TextDelta)
                 yield event
+
+    continues = False
 
     async def count_tokens(
         self, profile: str, messages: tuple[Message, ...], tools: tuple[ToolSpec, ...]

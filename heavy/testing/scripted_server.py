@@ -164,7 +164,13 @@ def usage(prompt: int, output: int, **more: Any) -> bytes:
 DONE = b"data: [DONE]\n\n"
 
 
-def answer(text: str = "Answer: 4") -> Reply:
+def answer(text: str = "Answer: 4", *, reasoning: str = "") -> Reply:
     """A whole, well-formed stream."""
-    parts = (chunk({"role": "assistant", "content": ""}), chunk({"content": text}), chunk(finish="stop"))
+    thought = (chunk({"reasoning_content": reasoning}),) if reasoning else ()
+    parts = (
+        chunk({"role": "assistant", "content": ""}),
+        *thought,
+        chunk({"content": text}),
+        chunk(finish="stop"),
+    )
     return Reply((*parts, usage(7, 3), DONE))

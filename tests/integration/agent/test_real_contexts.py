@@ -105,6 +105,8 @@ class Spoiling:
                 free = isinstance(event, Finished) and request.tool_choice == "auto"
                 yield replace(event, tool_calls=(ToolCall("", "page", SPOILED),)) if free else event  # type: ignore[arg-type, type-var]
 
+    continues = False
+
     async def count_tokens(
         self, profile: str, messages: tuple[Message, ...], tools: tuple[ToolSpec, ...]
     ) -> int:

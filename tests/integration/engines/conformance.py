@@ -66,6 +66,7 @@ class Capabilities:
     retry_after: bool = True  # a full queue says when to come again
     honours_json_schema: bool = True
     sampled_seeds_differ: bool = True  # two seeds give two texts
+    continues_exactly: bool = True  # greedily, half an answer is gone on from as if it had not been cut
 
 
 def table(engines: dict[str, Capabilities]) -> str:
@@ -368,6 +369,28 @@ async def check_seeds_are_reproducible(url: str, caps: Capabilities) -> None:
         assert one.words == same.words
         if caps.sampled_seeds_differ:
             assert one.words != other.words
+
+
+async def check_half_an_answer_is_gone_on_from(url: str, caps: Capabilities) -> None:
+    async with client(url) as http:
+        body: dict[str, Any] = {"temperature": 0, "max_tokens": 48}
+        whole, half = await http.stream(**body), Said()
+        async for chunk in http.chunks(**{**body, "max_tokens": 24}):
+            for choice in chunk.get("choices") or ():
+                half.content += choice["delta"].get("content") or ""
+                half.reasoning += choice["delta"].get("reasoning_content") or ""
+        written = half.content
+        if half.reasoning:
+            written = f"<think>{half.reasoning}" + (f"</think>{half.content}" if half.content else "")
+        messages = [*QUESTION, {"role": "assistant", "content": written}]
+        rest = await http.stream(**body, messages=messages, continue_final_message=True)
+        assert rest.usage["prompt_tokens"] > whole.usage["prompt_tokens"]
+        assert rest.reasoning or rest.content
+        if not half.content:
+            assert not half.reasoning or rest.reasoning, "it goes on thinking"
+        if caps.continues_exactly:
+            assert (half.reasoning + rest.reasoning).startswith(whole.reasoning.rstrip())
+            assert (half.content + rest.content).startswith(whole.content.rstrip())
 
 
 async def check_eight_streams_at_once(url: str, caps: Capabilities) -> None:

@@ -15,8 +15,9 @@ from heavy.core.ids import arm, new_run_id, request_id
 from heavy.core.messages import Message, Role
 from heavy.core.policy import Sampling
 from heavy.profiles.loader import load_profiles
-from heavy.replicas.api import Finished, GenerationRequest
+from heavy.replicas.api import Finished, GenerationRequest, TextDelta
 from heavy.replicas.breaker import BreakerState
+from heavy.replicas.client import HttpReplica
 from heavy.replicas.http import HttpPool
 from heavy.replicas.registry import ReplicaRegistry
 from heavy.replicas.router import RoutedReplica, RoutingLimits
@@ -24,7 +25,7 @@ from heavy.testing.scripted_server import ABORT, CHAT, Act, Reply, ScriptedServe
 
 PROFILE = "simulated"
 MESSAGES = (Message(Role.USER, "2+2?"),)
-QUICK = RoutingLimits(absence_s=0.8, look_again_s=0.02)
+QUICK = RoutingLimits(absence_s=0.8, look_again_s=0.02, look_after_s=0.1)
 BUSY = Reply((b'{"error":"queue full"}',), 503, {"Content-Type": "application/json"})
 
 
@@ -118,12 +119,74 @@ async def test_the_number_of_attempts_is_bounded_and_every_id_is_distinct(fleet:
     assert len({one[:-2] for one in seen}) == len({len(one) for one in seen}) == 1
 
 
-async def test_after_the_first_token_the_error_is_the_callers(fleet: Fleet) -> None:
-    broken = Reply((chunk({"content": "so"}), Act.DROP))
-    servers = [await fleet.server(name, broken) for name in ("a", "b")]
+HALF = Reply((chunk({"reasoning_content": "Let me "}), chunk({"reasoning_content": "see"}), Act.DROP))
+
+
+async def test_after_the_first_token_another_replica_goes_on_from_what_was_said(fleet: Fleet) -> None:
+    broken = await fleet.server("a", HALF)
+    whole = await fleet.server("b", answer(" it.", reasoning="ing."))
+    events = [event async for event in fleet.router.generate(request(prefer_replica="a"))]
+    heard = "".join(event.reasoning for event in events if isinstance(event, TextDelta))
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert heard == finished.reasoning == "Let me seeing."
+    assert (finished.content, finished.replica) == (" it.", "b")
+    assert len(rids(broken, whole)) == 2
+    sent = whole.of(CHAT)[0].json()
+    assert sent["continue_final_message"] is True
+    assert sent["messages"][-1] == {"role": "assistant", "content": "<think>Let me see"}
+    assert len(sent["messages"]) == len(MESSAGES) + 1
+
+
+async def test_what_the_lost_attempt_cost_is_counted_too(fleet: Fleet) -> None:
+    await fleet.server("a", HALF)
+    await fleet.server("b", answer("!", reasoning="ing."))
+    split = await fleet.ask(prefer_replica="a")
+    alone = await fleet.ask(prefer_replica="b")
+    assert split.usage.output > alone.usage.output
+    assert split.usage.prompt > alone.usage.prompt
+
+
+async def test_a_server_that_cannot_go_on_leaves_half_an_answer_to_the_caller(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HttpReplica, "continues", False)
+    servers = [await fleet.server(name, HALF) for name in ("a", "b")]
     with pytest.raises(EngineUnavailable):
         await fleet.ask()
     assert len(rids(*servers)) == 1
+
+
+@pytest.mark.parametrize("how", ["failed", "gone", "anew"])
+async def test_a_silent_replica_that_is_lost_is_left_long_before_silence_is_a_failure(
+    fleet: Fleet, how: str
+) -> None:
+    hung = await fleet.server("hung", Reply((chunk({"content": "so"}), Act.STALL)))
+    await fleet.server("well", answer(" it is"))
+    waiting = asyncio.create_task(fleet.ask(prefer_replica="hung"))
+    async with asyncio.timeout(5):
+        while not hung.open:
+            await asyncio.sleep(0.01)
+    if how == "gone":
+        del fleet.directory.infos["hung"]
+    elif how == "failed":
+        fleet.directory.put("hung", hung.base_url, "failed")
+    else:
+        fleet.directory.put("hung", hung.base_url, "ready", pid=7)
+    finished = await asyncio.wait_for(waiting, 8)
+    assert (finished.content, finished.replica) == ("so it is", "well")
+
+
+async def test_a_silent_replica_that_is_well_is_waited_for(fleet: Fleet) -> None:
+    hung = await fleet.server("thinking", Reply((chunk({"content": "so"}), Act.STALL)))
+    waiting = asyncio.create_task(fleet.ask())
+    async with asyncio.timeout(5):
+        while not hung.open:
+            await asyncio.sleep(0.01)
+    done, _ = await asyncio.wait({waiting}, timeout=10 * QUICK.look_after_s)
+    assert not done
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def test_a_dead_process_that_is_still_announced_is_left_at_once(fleet: Fleet) -> None:

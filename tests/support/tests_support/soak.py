@@ -101,6 +101,8 @@ class Watched:
                     self.largest_prompt = max(self.largest_prompt, event.usage.prompt + event.usage.output)
                 yield event
 
+    continues = False
+
     async def count_tokens(
         self, profile: str, messages: tuple[Message, ...], tools: tuple[ToolSpec, ...]
     ) -> int:

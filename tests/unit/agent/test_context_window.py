@@ -24,6 +24,8 @@ class Tokenizer:
     tokens: list[int] = field(default_factory=list)
     down: bool = False
 
+    continues = False
+
     async def count_tokens(self, profile: str, messages: tuple[Message, ...], tools: object) -> int:
         if self.down:
             raise EngineUnavailable("down", "r")

@@ -29,6 +29,8 @@ class Tokenizer:
 
     counted: int = 0
 
+    continues = False
+
     async def count_tokens(self, profile: str, messages: tuple[Message, ...], tools: object) -> int:
         self.counted += 1
         return sum(len(m.content) + sum(len(c.arguments) for c in m.tool_calls) for m in messages) // 4

@@ -102,27 +102,35 @@ class PromptMaker:
         return self._tokenizer.encode(request.prompt or "", request.add_special_tokens)
 
     def _render(self, request: ChatRequest) -> str:
-        messages = [self._guarded(message) for message in request.messages]
+        given = request.messages[:-1] if request.continue_final else request.messages
+        messages = [self._guarded(message) for message in given]
         try:
             text = self.template.render(
                 messages,
                 request.tools,
-                add_generation_prompt=request.add_generation_prompt,
+                add_generation_prompt=request.add_generation_prompt or request.continue_final,
                 extra=request.template_kwargs,
             )
         except TemplateRefusal as error:
             raise BadRequest(f"The model's chat template refuses this: {error}.", param="messages") from error
-        return self._open_end(text, messages[-1]) if request.continue_final else text
+        return text + self._as_written(request.messages[-1]) if request.continue_final else text
 
-    def _open_end(self, text: str, last: Mapping[str, Any]) -> str:
-        """The rendered text up to the end of the last message's own, so that the model goes on with it."""
-        said = (last.get("content") or last.get("reasoning_content") or "").strip()
-        at = text.rfind(said)
-        if not said or at < 0:
+    def _as_written(self, last: Mapping[str, Any]) -> str:
+        """Half an answer as the model had written it: its content, markers of thinking and all.
+
+        As in SGLang, the content alone counts, and it follows the generation prompt.
+        """
+        said = str(last.get("content") or "")
+        if not said:
             raise BadRequest(
-                "The last assistant message has no text to go on from.", param="continue_final_message"
+                "The last assistant message has no content to go on from.", param="continue_final_message"
             )
-        return text[: at + len(said)]
+        if self.format.reasoning is None:
+            return self._apart(said)
+        begin, end = self.format.reasoning.begin, self.format.reasoning.end
+        thought, closed, visible = said.partition(end)
+        opened = begin if thought.startswith(begin) else ""
+        return opened + self._apart(thought.removeprefix(begin)) + closed + self._apart(visible)
 
     def _guarded(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """The message with every control token inside its texts spelled apart, so that text stays text."""

@@ -99,6 +99,24 @@ def pieces(turn: Turn, mistake: Mistake | None, first_index: int) -> Iterator[Pi
         yield TextDelta(content=word)
 
 
+def after(pieces: Iterator[Piece], said: str) -> Iterator[Piece]:
+    """What is left of a turn whose beginning was said elsewhere, markers of thinking and all."""
+    thought, _, visible = said.removeprefix("<think>").partition("</think>")
+    if not said.startswith("<think>"):
+        thought, visible = "", said
+    left = {"reasoning": len(thought), "content": len(visible)}
+    for piece in pieces:
+        if isinstance(piece, TextDelta):
+            kind = "reasoning" if piece.reasoning else "content"
+            text = piece.reasoning or piece.content
+            rest = text[left[kind] :]
+            left[kind] = max(0, left[kind] - len(text))
+            if not rest:
+                continue
+            piece = TextDelta(reasoning=rest) if kind == "reasoning" else TextDelta(content=rest)
+        yield piece
+
+
 def calls_so_far(messages: Sequence[Mapping[str, Any]]) -> int:
     """Tool calls in the whole conversation: the next one's number."""
     return sum(len(message.get("tool_calls") or ()) for message in messages)

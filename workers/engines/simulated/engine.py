@@ -224,7 +224,10 @@ class SimulatedGeneration:
 
     def _planned(self) -> Iterator[behaviour.Piece]:
         first_index = behaviour.calls_so_far(self._request.messages)
-        return behaviour.pieces(self._turn, self._mistake, first_index)
+        pieces = behaviour.pieces(self._turn, self._mistake, first_index)
+        if self._request.continue_final:
+            return behaviour.after(pieces, str(self._request.messages[-1]["content"]))
+        return pieces
 
     def _begin(self) -> None:
         """There is room: look the prefix up, prefill the rest."""
