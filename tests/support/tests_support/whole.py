@@ -22,7 +22,7 @@ from heavy.coordinator.service import CoordinatorService
 from heavy.core.messages import ToolCall
 from heavy.profiles.loader import ProfileBook
 from heavy.profiles.schema import PricesSection, Profile
-from heavy.replicas.api import GenerationRequest
+from heavy.replicas.api import GenerationRequest, Replica
 from heavy.rpc.server import RpcServer
 from heavy.runner.build import Bench
 from heavy.runner.deltas import Deltas
@@ -59,12 +59,15 @@ class Whole:
 
 
 @asynccontextmanager
-async def whole(store_url: str, **changes: Any) -> AsyncIterator[Whole]:
-    """A whole Heavy around a block; `changes` are settings."""
+async def whole(
+    store_url: str, *, profile: Profile = PROFILE, replica: Replica | None = None, **changes: Any
+) -> AsyncIterator[Whole]:
+    """A whole Heavy around a block; `changes` are settings. A `replica` of one's own answers in place of the
+    scripted one, under a `profile` of its own."""
     settings = Settings(**{"host": "127.0.0.1", "port": 0, "lease_s": 5.0, **changes})
     heavy = Whole()
     heavy.replica = ScriptedReplica(lambda request: heavy.script(request))
-    book, tracing = ProfileBook([PROFILE]), Tracing("", "test")
+    book, tracing = ProfileBook([profile]), Tracing("", "test")
     async with AsyncExitStack() as stack:
         store = await connect(store_url, settings)
         stack.push_async_callback(store.close)
@@ -74,12 +77,12 @@ async def whole(store_url: str, **changes: Any) -> AsyncIterator[Whole]:
         deltas = Deltas(store.log, 0.02)
         deltas.start()
         stack.push_async_callback(deltas.stop)
-        bench = Bench(book, heavy.replica, box, store, tracing, AgentLimits(backoff_s=0.0))
+        bench = Bench(book, replica or heavy.replica, box, store, tracing, AgentLimits(backoff_s=0.0))
         host = TrajectoryHost(store, deltas, bench, tracing, in_flight_max=256, lease_s=settings.lease_s)
         stack.push_async_callback(host.stop)
         heavy.service = CoordinatorService(
             Parts(store, host, book, equivalence, settings.lease_s),
-            PolicyDefaults(book.by_name, (PROFILE.name,), settings, ("probe",)),
+            PolicyDefaults(book.by_name, (profile.name,), settings, ("probe",)),
             settings,
             RunMetrics(CollectorRegistry(), ("probe",)),
             tracing,
@@ -116,7 +119,7 @@ async def started(address: str, *words: object) -> asyncio.subprocess.Process:
 async def said(address: str, *words: object) -> Said:
     """What it says, once it has ended."""
     process = await started(address, *words)
-    out, err = await asyncio.wait_for(process.communicate(), 100)
+    out, err = await asyncio.wait_for(process.communicate(), 200)
     assert process.returncode is not None
     return Said(process.returncode, out.decode(), err.decode())
 
