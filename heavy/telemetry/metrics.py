@@ -155,7 +155,7 @@ class RunMetrics:
             case GenerationRecord() as body:
                 self._generation(body, _profile_of(spec, record.trajectory))
             case ToolResultRecord() as body:
-                tool = body.name if body.name in self._tools else UNKNOWN_TOOL
+                tool = self._tool_label(body.name)
                 self._tool_calls.labels(tool, body.cache.value, str(body.is_error).lower()).inc()
                 self._tool_s.labels(tool).observe(body.duration_s)
             case LifecycleRecord(event=Event.TRAJECTORY_ENDED, outcome=outcome) if outcome is not None:
@@ -173,6 +173,11 @@ class RunMetrics:
             self._path_s.labels(part.value).inc(seconds)
         for trajectory, seconds in timeline.steps:
             self._step_s.labels(_profile_of(run.spec, trajectory)).observe(seconds)
+
+    def _tool_label(self, name: str) -> str:
+        """The tool's name where it is configured; `server__*` for what else an MCP server offers."""
+        known = (label for label in (name, f"{name.partition('__')[0]}__*") if label in self._tools)
+        return next(known, UNKNOWN_TOOL)
 
     def _generation(self, body: GenerationRecord, profile: str) -> None:
         timing = body.timing

@@ -54,7 +54,7 @@ class Counted:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.metrics = RunMetrics(self.registry, ("python", "search"))
+        self.metrics = RunMetrics(self.registry, ("python", "search", "time__*"))
 
     def value(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
@@ -138,6 +138,15 @@ def test_names_that_models_make_up_never_become_labels(made_up: list[str]) -> No
     tools = {s.labels["tool"] for f in counted.registry.collect() for s in f.samples if "tool" in s.labels}
     assert tools <= {"python", "search", UNKNOWN_TOOL}
     assert "m" not in counted.labels()
+
+
+def test_tools_that_a_server_offers_are_counted_under_the_server() -> None:
+    counted = Counted()
+    for name in ("time__now", "time__zone", "elsewhere__now"):
+        counted.metrics.record(record(tool(name)), SPEC)
+    counts = f"{names.METRIC_TOOL_CALLS}_total"
+    assert counted.value(counts, tool="time__*", cache="hit", error="false") == 2
+    assert counted.value(counts, tool=UNKNOWN_TOOL, cache="hit", error="false") == 1
 
 
 def test_no_label_is_an_id_of_a_run_or_a_word_of_anybody(counted: Counted) -> None:

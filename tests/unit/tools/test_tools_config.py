@@ -105,6 +105,12 @@ def test_a_mistake_is_named_with_its_line_and_its_mend(tmp_path: Path, text: str
         read_tools(written(tmp_path, text))
 
 
+def test_the_documented_file_is_a_valid_one_that_turns_everything_on() -> None:
+    names = read_tools(str(Path(__file__).parents[3] / "docs" / "tools.toml")).names
+    assert list(names)[:3] == ["python", "web_search", "web_fetch"]
+    assert "time__get_current_time" in names
+
+
 def test_a_file_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigError, match=r"/nonexistent/tools\.toml: cannot be read"):
         read_tools("/nonexistent/tools.toml")
