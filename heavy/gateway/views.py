@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from statistics import median
 from typing import Final
 
 from heavy.core import clock
-from heavy.core.ledger import NOTHING_SPENT, Ledger, Spend
+from heavy.core.ids import AGGREGATOR
+from heavy.core.ledger import Ledger, Spend
 from heavy.core.messages import Message, Role
 from heavy.core.policy import Policy
 from heavy.core.runs import AggregationMethod, Run, RunFailure, RunResult, RunState
@@ -28,7 +30,7 @@ class ModelView:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """A run at a glance. `median_arm` is what the arm in the middle spent: what a single run would cost."""
+    """A run at a glance. `median_arm` is what the arms spent at the median: what a single run costs."""
 
     run_id: str
     state: RunState
@@ -125,10 +127,18 @@ def model_of(name: str, profiles: Mapping[str, Profile]) -> ModelView:
 
 
 def median_arm(ledger: Ledger) -> Spend | None:
-    """The spend of the arm in the middle by money, then tokens (of an even number the cheaper one)."""
-    arms = [spend for name, spend in ledger.trajectories.items() if name.startswith("arm-")]
-    spent = sorted((s for s in arms if s != NOTHING_SPENT), key=lambda s: (s.cost_usd, s.tokens, s.wall_s))
-    return spent[(len(spent) - 1) // 2] if spent else None
+    """What the arms spent at the median, kind by kind: the price of a single run, as metrics count it.
+
+    Arms that spent nothing never began; without any there is no such price.
+    """
+    arms = [s for name, s in ledger.trajectories.items() if name != AGGREGATOR and s.tokens > 0]
+    if not arms:
+        return None
+    middle = {kind.name: median(getattr(spend, kind.name) for spend in arms) for kind in fields(Spend)}
+    return Spend(**{name: round(value) if name in _COUNTS else value for name, value in middle.items()})
+
+
+_COUNTS: Final = ("tokens_prompt", "tokens_cached", "tokens_reasoning", "tokens_output", "tool_calls")
 
 
 def _question(messages: tuple[Message, ...]) -> str:

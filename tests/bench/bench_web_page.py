@@ -8,7 +8,6 @@ docs/measurements/web-page.md.
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import tempfile
 import time
@@ -18,12 +17,13 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 
 from heavy.core import clock
 from heavy.core.ids import RunId
 
 from tests_support import histories
+from tests_support.browser import chromium
 from tests_support.pages import PAST_RUNS, PageServer
 from tests_support.servers import StoreServer
 
@@ -89,9 +89,7 @@ async def _api(http: aiohttp.ClientSession, few: Taken, long: RunId) -> None:
 
 
 async def _page(url: str, long: RunId) -> None:
-    home = Path(os.environ["HEAVY_CACHE_DIR"]) / "chromium" / "chromium"
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=home, args=["--no-sandbox"])
+    async with chromium() as browser:
         page = await browser.new_page(viewport={"width": 1280, "height": 900})
         await page.goto(url)
         print(f"page, the list: {await _median(lambda: _shown(page, url, '.runs li:nth-child(50)'))}")
@@ -105,7 +103,6 @@ async def _page(url: str, long: RunId) -> None:
         await page.get_by_role("link", name="Arm 8, step 151").click()
         await page.wait_for_selector("#arm-7-150 .text")
         print(f"page, a citation followed: {(time.perf_counter() - started_s) * 1e3:.0f} ms")
-        await browser.close()
 
 
 async def _get(http: aiohttp.ClientSession, path: str) -> int:

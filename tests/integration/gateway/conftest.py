@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page
 
 from heavy.core import clock
 from heavy.core.ids import AGGREGATOR, arm
@@ -20,12 +19,11 @@ from heavy.core.runs import RunState
 from heavy.testing.runner import Part
 
 from tests_support import histories
+from tests_support.browser import chromium
 from tests_support.pages import PAST_RUNS, PageServer, Runs
 from tests_support.servers import StoreServer
 
-CHROMIUM = "chromium/chromium"
 WAIT_MS = 30_000.0
-PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 900}
 
 
@@ -72,17 +70,10 @@ async def http(served: PageServer) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def chromium() -> AsyncIterator[Browser]:
-    """The browser that `make test-parts` fetched. Never skipped: without it a test is in error."""
-    home = os.environ.get("HEAVY_CACHE_DIR")
-    root = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "heavy"
-    if not (root / CHROMIUM).exists():
-        raise FileNotFoundError(f"{root / CHROMIUM} is not there: run `make test-parts` once")
-    async with async_playwright() as playwright:
-        # The sandbox needs rights that containers and root do not have; the pages are our own.
-        browser = await playwright.chromium.launch(executable_path=root / CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        await browser.close()
+async def browser() -> AsyncIterator[Browser]:
+    """One Chromium for all tests."""
+    async with chromium() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -118,9 +109,9 @@ def window_options() -> dict[str, Any]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def window(chromium: Browser, window_options: dict[str, Any]) -> AsyncIterator[Window]:
+async def window(browser: Browser, window_options: dict[str, Any]) -> AsyncIterator[Window]:
     """A fresh window. Scripts that fail in it fail the test."""
-    context = await chromium.new_context(**window_options)
+    context = await browser.new_context(**window_options)
     context.set_default_timeout(WAIT_MS)
     page = await context.new_page()
     shown = Window(page, context, [], [])

@@ -31,18 +31,18 @@ export function scatter(title, series, { format, tick: written = format, chosen 
     series.map((one, index) => svg("path", { class: `dots series-${index % 6}`, d: one.points.map((point) => `M${x.at(point.x).toFixed(1)} ${y.at(point.y).toFixed(1)}h0`).join("") })),
     dot,
   );
-  const said = h("p", { class: "quiet hover", "aria-hidden": "true" }, " ");
+  const said = h("span", { class: "quiet hover", "aria-hidden": "true" });
   let near = null;
   picture.addEventListener("pointermove", (event) => {
     const box = picture.getBoundingClientRect();
     near = nearest(points, x, y, ((event.clientX - box.left) / box.width) * W, ((event.clientY - box.top) / box.height) * H);
     dot.setAttribute("cx", near ? x.at(near.x) : -9);
     dot.setAttribute("cy", near ? y.at(near.y) : -9);
-    fill(said, near ? `${format(near.y)} · ${clockTime(near.x)} · ${near.run.question.slice(0, 60)}` : " ");
+    fill(said, near ? `${format(near.y)} · ${clockTime(near.x)} · ${near.run.question.slice(0, 60)}` : "");
     picture.classList.toggle("hit", Boolean(near));
   });
   picture.addEventListener("click", () => near && chosen(near.run));
-  return h("figure", { class: "chart card" }, h("figcaption", {}, title), picture, said);
+  return h("figure", { class: "chart card" }, h("figcaption", {}, title, said), picture);
 }
 
 function nearest(points, x, y, atX, atY) {

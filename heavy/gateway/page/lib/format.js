@@ -1,6 +1,5 @@
 // Numbers as people read them. Every function takes plain numbers with the unit in its name.
 
-export const STATES = ["accepted", "running", "aggregating", "completed", "failed", "cancelled"];
 export const LIVE = new Set(["accepted", "running", "aggregating"]);
 
 /** Seconds: 840 ms, 12.3 s, 3 min 12 s, 1 h 04 min. */
@@ -54,10 +53,8 @@ export function spent(spend) {
 export function premium(run) {
   const { spend, median_arm: arm } = run;
   if (!spend || !arm) return null;
-  for (const of of [(s) => s.cost_usd, (s) => s.gpu_seconds, (s) => s.tokens_prompt + s.tokens_output]) {
-    if (of(arm) > 0) return of(spend) / of(arm);
-  }
-  return null;
+  if (arm.cost_usd > 0) return spend.cost_usd / arm.cost_usd;
+  return (spend.tokens_prompt + spend.tokens_output) / (arm.tokens_prompt + arm.tokens_output);
 }
 
 /** How long ago: just now, 3 min ago, 5 h ago; a date beyond a week. */

@@ -132,8 +132,10 @@ export class RunModel {
   startMs;
   endMs = null;
 
-  constructor(createdMs) {
+  /** `endedMs` of a run that has ended already, whose log is yet to be read. */
+  constructor(createdMs, endedMs = null) {
     this.startMs = createdMs;
+    this.endMs = endedMs;
   }
 
   get state() {

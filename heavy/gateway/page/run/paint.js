@@ -3,6 +3,7 @@ import { colour } from "../lib/dom.js";
 
 export const LANE = 34; // pixels
 export const AXIS = 22;
+const SAYING_LEAST = 80; // pixels below which there is no room for words
 
 const NAMES = ["ink", "quiet", "line", "wait", "prefill", "decode", "hit", "coalesced", "miss", "bypass", "stale", "bad", "cut", "good", "accent", "card"];
 
@@ -52,14 +53,14 @@ export class Painter {
     context.setLineDash([]);
   }
 
-  /** One lane from `top` down; `nowMs` is where what is under way has got to. */
-  lane(lane, top, nowMs) {
+  /** One lane from `top` down; `nowMs` is where what is under way has got to, if `going` anything is. */
+  lane(lane, top, nowMs, going = false) {
     const { context, colours } = this;
     const middle = top + LANE / 2;
     const startMs = lane.startMs ?? nowMs;
     this.#bar(startMs, lane.endMs ?? lane.lastMs ?? nowMs, middle - 0.5, 1, colours.quiet);
-    for (const step of visible(lane.steps, this)) this.#step(step, top, lane.endMs ?? nowMs);
-    if (lane.endMs === null && lane.startMs !== null) this.#underWay(lane, top, nowMs);
+    for (const step of visible(lane.steps, this)) this.#step(step, top, going && lane.endMs === null ? nowMs : null);
+    if (going && lane.endMs === null && lane.startMs !== null) this.#underWay(lane, top, nowMs);
     if (lane.outcome) this.#outcome(lane, top);
     context.globalAlpha = 1;
   }
@@ -75,15 +76,29 @@ export class Painter {
     if (partial) {
       this.#bar(partial.startMs, partial.at_ms, top + 8, 12, colours.cut, 0.6);
     }
-    for (const tool of step.tools) this.#bar(tool.startMs, tool.endMs ?? nowMs, top + 22, 5, toolColour(tool, colours), 0.6);
+    for (const tool of step.tools) this.#bar(tool.startMs, tool.endMs ?? nowMs ?? tool.startMs, top + 22, 5, toolColour(tool, colours), 0.6);
   }
 
-  /** The generation or the calls that have not ended yet. */
+  /** The generation that has not ended yet, and below it the end of what it has said. */
   #underWay(lane, top, nowMs) {
-    if (lane.current?.open.length) return; // drawn with their step
-    this.context.globalAlpha = 0.45;
-    this.#bar(lane.lastMs ?? lane.startMs, nowMs, top + 8, 12, lane.saying ? this.colours.decode : this.colours.wait, 1);
-    this.context.globalAlpha = 1;
+    if (lane.current?.open.length) return; // calls are drawn with their step
+    const { context, colours } = this;
+    const fromMs = lane.lastMs ?? lane.startMs;
+    context.globalAlpha = 0.45;
+    this.#bar(fromMs, nowMs, top + 8, 12, lane.saying ? colours.decode : colours.wait, 1);
+    context.globalAlpha = 1;
+    const left = Math.max(0, this.x(fromMs));
+    const right = Math.min(this.width, this.x(nowMs));
+    if (!lane.saying || right - left < SAYING_LEAST) return;
+    context.save();
+    context.beginPath();
+    context.rect(left, top + 20, right - left, LANE - 20);
+    context.clip();
+    context.font = "10px system-ui, sans-serif";
+    context.textAlign = "right";
+    context.fillStyle = colours.quiet;
+    context.fillText((lane.saying.content || lane.saying.reasoning).slice(-240).replace(/\s+/g, " "), right, top + 27);
+    context.restore();
   }
 
   #outcome(lane, top) {

@@ -136,7 +136,7 @@ export class Timeline {
   #paint(painter, height) {
     const endMs = this.#endMs;
     painter.axis(this.model.startMs, endMs, height);
-    this.#lanes.forEach((lane, row) => painter.lane(lane, AXIS + row * LANE, endMs));
+    this.#lanes.forEach((lane, row) => painter.lane(lane, AXIS + row * LANE, endMs, !this.model.ended));
     for (const note of this.model.notes) painter.moment(note.atMs, height);
     for (const [place, strong] of [[this.hovered, false], [this.at, true]]) {
       const row = this.#lanes.findIndex((lane) => lane.name === place?.lane);

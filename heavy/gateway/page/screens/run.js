@@ -26,7 +26,7 @@ class RunScreen {
     this.signal = signal;
     this.id = detail.summary.run_id;
     this.skewMs = detail.now_ms - Date.now();
-    this.model = new RunModel(detail.summary.created_ms);
+    this.model = new RunModel(detail.summary.created_ms, detail.summary.ended_ms);
     this.timeline = new Timeline(this.model, { chosen: (lane, step) => this.choose(lane, step), nowMs: () => Date.now() + this.skewMs, signal });
     this.reader = new Reader(this.id, this.model, { chosen: (lane, step) => this.timeline.select(lane, step), signal });
     this.head = h("header", { class: "run-head" });

@@ -1,12 +1,13 @@
 // Runs, live and past: ask, filter, search by id, page on.
 import * as api from "../lib/api.js";
 import { fill, h } from "../lib/dom.js";
-import { LIVE, STATES, percent, premium, seconds, spent, times } from "../lib/format.js";
+import { LIVE, percent, premium, seconds, spent, times } from "../lib/format.js";
 import { failure, simulatedBadge, statePill, when } from "../parts.js";
 import { askBox } from "./ask.js";
 
 const REFRESH_MS = 3_000;
 const PAGE_SIZE = 50;
+const FILTERS = { live: [...LIVE], completed: ["completed"], failed: ["failed"], cancelled: ["cancelled"] };
 const ROWS_MAX = 500; // on the screen at once; further back one goes by filter or id
 
 export async function show(root, { server, signal, go, query }) {
@@ -27,10 +28,10 @@ class RunList {
 
   constructor(signal, query, go) {
     this.signal = signal;
-    this.states = query.getAll("state").filter((state) => STATES.includes(state));
+    this.filters = query.getAll("state").filter((name) => name in FILTERS);
     this.#search = h("input", { id: "find", type: "search", placeholder: "run-…", value: query.get("id") ?? "", spellcheck: "false", autocomplete: "off" });
-    this.#chips = STATES.map((state) =>
-      h("button", { type: "button", class: `chip ${state}`, "aria-pressed": this.states.includes(state), on: { click: () => this.#toggle(state) } }, state),
+    this.#chips = Object.keys(FILTERS).map((name) =>
+      h("button", { type: "button", class: "chip", "aria-pressed": this.filters.includes(name), on: { click: () => this.#toggle(name) } }, name),
     );
     const form = h(
       "form",
@@ -52,15 +53,15 @@ class RunList {
     signal.addEventListener("abort", () => (clearInterval(timer), this.#loading.abort()));
   }
 
-  #toggle(state) {
-    this.states = this.states.includes(state) ? this.states.filter((one) => one !== state) : [...this.states, state];
-    for (const chip of this.#chips) chip.setAttribute("aria-pressed", this.states.includes(chip.textContent));
+  #toggle(name) {
+    this.filters = this.filters.includes(name) ? this.filters.filter((one) => one !== name) : [...this.filters, name];
+    for (const chip of this.#chips) chip.setAttribute("aria-pressed", this.filters.includes(chip.textContent));
     this.#changed();
   }
 
   /** Another filter: it goes into the address, so that it can be shared and comes back with the back button. */
   #changed() {
-    const query = new URLSearchParams(this.states.map((state) => ["state", state]));
+    const query = new URLSearchParams(this.filters.map((name) => ["state", name]));
     if (this.#search.value.trim()) query.set("id", this.#search.value.trim());
     history.replaceState(null, "", query.size ? `/?${query}` : "/");
     this.load();
@@ -89,7 +90,8 @@ class RunList {
   }
 
   #page(pageToken, signal) {
-    return api.runs({ states: this.states, id: this.#search.value.trim(), pageToken, pageSize: PAGE_SIZE }, signal);
+    const states = this.filters.flatMap((name) => FILTERS[name]);
+    return api.runs({ states, id: this.#search.value.trim(), pageToken, pageSize: PAGE_SIZE }, signal);
   }
 
   #end(page) {
@@ -99,7 +101,7 @@ class RunList {
     const full = count >= ROWS_MAX;
     fill(
       this.#below,
-      count ? null : h("p", { class: "empty" }, this.states.length || this.#search.value ? "No run fits." : "No runs yet. Ask the first question above."),
+      count ? null : h("p", { class: "empty" }, this.filters.length || this.#search.value ? "No run fits." : "No runs yet. Ask the first question above."),
       this.#next && !full ? more : null,
       this.#next && full ? h("p", { class: "quiet" }, `These are the newest ${count}. Find older ones by their id, or by state.`) : null,
     );

@@ -43,7 +43,7 @@ function draw(root, runs, go) {
       scatter("Cost of a run", series(groups, (run) => run.spend?.cost_usd), { format: usd, tick: usdTick, chosen }),
       scatter("Latency of a run", series(groups, (run) => (run.ended_ms - run.created_ms) / 1000), { format: seconds, tick: secondsTick, chosen }),
       scatter("Cost of its median arm", series(groups, (run) => run.median_arm?.cost_usd), { format: usd, tick: usdTick, chosen }),
-      scatter("Premium: the run against its median arm", series(groups, premium), { format: times, chosen }),
+      scatter("Premium over its median arm", series(groups, premium), { format: times, tick: (value) => `×${value}`, chosen }),
     ),
     table(groups),
   );
