@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from heavy.batch.budget import UNLIMITED, BatchBudget, Purse
 from heavy.batch.directory import BatchDirectory, LogWriter, Manifest
 from heavy.batch.questions import NO_OVERRIDES, Question, digest, merged
-from heavy.batch.results import Asked, BatchResult, latest, of_refusal, of_run
+from heavy.batch.results import Asked, BatchResult, of_refusal, of_run
 from heavy.batch.throttle import Throttle
 from heavy.client import DEFAULTS, HeavyClient
 from heavy.core import clock
@@ -147,6 +147,7 @@ class Batch:
         self._purse = Purse(plan.budget)
         self._throttle = Throttle(plan.concurrency_max)
         self._ended: dict[str, BatchResult] = {}
+        self._answered = 0
         self._here = 0
         self._since_s = clock.monotonic_s()
         self._reason = EndReason.COMPLETE
@@ -155,11 +156,10 @@ class Batch:
     @property
     def progress(self) -> Progress:
         """Where the batch stands now."""
-        answered = sum(result.answered for result in self._ended.values())
         return Progress(
             total=len(self._questions),
-            answered=answered,
-            failed=len(self._ended) - answered,
+            answered=self._answered,
+            failed=len(self._ended) - self._answered,
             out=self._purse.out,
             limit=self._throttle.limit,
             cost_usd=self._purse.cost_usd,
@@ -179,10 +179,8 @@ class Batch:
         stops a batch: the server out of reach, full for too long, or the disk full."""
         with self._directory as directory:
             manifest = directory.begin(digest(self._questions), len(self._questions), self._plan.policy)
-            before = directory.results()
-            self._ended = latest(before)
-            for result in before:
-                self._book(result)
+            for earlier in directory.results():
+                self._note(earlier)
             try:
                 async with asyncio.TaskGroup() as group:
                     await self._ask_all(group, manifest)
@@ -224,10 +222,9 @@ class Batch:
         finally:
             self._purse.give_back(question.id)
             self._changed.set()
-        self._ended[question.id] = result
         self._here += 1
         self._throttle.answered()
-        self._book(result)
+        self._note(result)
         self._on_result(result)
 
     async def _answer(self, asked: Asked, question: Question, policy: PolicyDraft) -> BatchResult:
@@ -286,7 +283,11 @@ class Batch:
             self._throttle.full(self._purse.out - 1, now_s, after_s)
             await asyncio.sleep(after_s)
 
-    def _book(self, result: BatchResult) -> None:
+    def _note(self, result: BatchResult) -> None:
+        """Count a result that is on disk: the last one of a question stands, all of them cost."""
+        before = self._ended.get(result.id)
+        self._ended[result.id] = result
+        self._answered += result.answered - (before is not None and before.answered)
         if result.ledger is not None:
             self._purse.book(result.spend)
 

@@ -149,16 +149,16 @@ def summary_text(summary: BatchSummary) -> str:
             _distribution("tokens", summary.tokens, "{:,.0f}"),
         ]
     lines += [
-        f"failed     {kind.count:,} x {kind.code}: {on_one_line(kind.message, ANSWER_CHARS)} "
+        f"failed      {kind.count:,} x {kind.code}: {on_one_line(kind.message, ANSWER_CHARS)} "
         f"({', '.join(kind.ids)}{', ...' if kind.count > len(kind.ids) else ''})"
         for kind in summary.failures
     ]
     if summary.failures:
-        lines.append("           ask them again with --retry-failed")
-    lines.append(f"in all     ${summary.spend.cost_usd:.4f}, {summary.spend.tokens:,} tokens")
+        lines.append("            ask them again with --retry-failed")
+    lines.append(f"in all      ${summary.spend.cost_usd:.4f}, {summary.spend.tokens:,} tokens")
     return "\n".join(lines)
 
 
 def _distribution(name: str, of: Distribution, form: str) -> str:
     shown = ("mean", of.mean), ("p10", of.p10), ("median", of.p50), ("p90", of.p90), ("max", of.max)
-    return f"{name:<11}" + "  ".join(f"{what} {form.format(value)}" for what, value in shown)
+    return f"{name:<12}" + "  ".join(f"{what} {form.format(value)}" for what, value in shown)

@@ -18,10 +18,11 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from heavy.cli import exits
 from heavy.cli.interrupts import on_interrupt
+from heavy.core import clock
 from heavy.core.errors import ConfigError, HeavyError, ServerUnavailable, Unauthenticated
 
 DEFAULT_ADDRESS: Final = "http://127.0.0.1:8265"
-SUBMIT_TRIES: Final = 4
+SUBMIT_PATIENCE_S: Final = 90.0
 SUBMIT_PAUSE_S: Final = 2.0
 STATUS_TRIES: Final = 20
 STATUS_EVERY_S: Final = 0.5
@@ -56,7 +57,9 @@ def _submit(
     client: JobSubmissionClient, job: str, entrypoint: str, variables: dict[str, str], address: str
 ) -> None:
     """Submit under a name of ours, so that a submission whose answer was lost is tried again safely."""
-    for attempt in range(1, SUBMIT_TRIES + 1):
+    until_s = clock.monotonic_s() + SUBMIT_PATIENCE_S
+    unsure = False
+    while True:
         try:
             client.submit_job(
                 entrypoint=entrypoint,
@@ -65,14 +68,15 @@ def _submit(
                 metadata={"heavy": "batch"},
             )
             return
-        except (RuntimeError, AuthenticationError) as error:
-            if attempt > 1 and "already exists" in str(error):
+        except (RuntimeError, AuthenticationError, OSError) as error:
+            if unsure and "already exists" in str(error):
                 return
-            raise _translated(error, address) from error
-        except OSError as error:
-            if attempt == SUBMIT_TRIES:
+            # A head that has just started has no agent yet, and says so; a busy one drops connections.
+            unsure = unsure or isinstance(error, OSError)
+            passing = isinstance(error, OSError) or "try again" in str(error)
+            if not passing or clock.monotonic_s() >= until_s:
                 raise _translated(error, address) from error
-            time.sleep(SUBMIT_PAUSE_S)
+        time.sleep(SUBMIT_PAUSE_S)
 
 
 def follow_batch(job: str, address: str | None) -> int:
