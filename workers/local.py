@@ -28,6 +28,7 @@ from heavy.runner.ray_adapter import NAMESPACE
 from heavy.store.api import Store
 from heavy.store.embedded import EmbeddedValkey
 from heavy.store.redis import connect
+from heavy.tools.config import read_tools
 from workers import actors
 from workers.coordinator_process import CoordinatorProcess
 from workers.fleet import placement
@@ -121,6 +122,8 @@ class LocalCluster:
         self._directory.cleanup()
 
     def _profiles(self) -> list[Profile]:
+        """What to serve. Every file the operator wrote is read here, before anything is started."""
+        read_tools(self._given.tools_file)
         book = load_profiles(self._given.profile_directories)
         try:
             return [book.get(name) for name in self._plan.profiles]

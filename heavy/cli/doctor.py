@@ -30,6 +30,8 @@ from heavy.core.errors import HeavyError
 from heavy.profiles.loader import ProfileBook
 from heavy.store.embedded import EmbeddedValkey
 from heavy.store.redis import connect
+from heavy.tools.config import read_tools
+from heavy.tools.registry import open_tools
 from heavy.tools.sandbox.level import sandbox_level
 
 PYTHON_MIN: Final = (3, 11)
@@ -98,7 +100,7 @@ async def examine() -> Examination:
     except HeavyError as error:
         unread = Finding("settings", MISSING, str(error), "correct the variable, or unset it")
         return Examination((*findings, unread))
-    for look in (_sandbox, _store, _ray):
+    for look in (_sandbox, _tools, _store, _ray):
         findings += await _looked(look, settings)
     try:
         book = known_profiles()
@@ -154,6 +156,20 @@ async def _sandbox(_: Settings) -> list[Finding]:
     found = [Finding("sandbox", health, "; ".join(level.walls) or "does not start")]
     lacking = OPTIONAL if level.works else MISSING
     return found + [Finding("sandbox", lacking, f"lacks {wall}", mend) for wall, mend in level.lacking]
+
+
+async def _tools(settings: Settings) -> list[Finding]:
+    """Every tool of the operator's file is made and let go, MCP servers included."""
+    config = read_tools(settings.tools_file)
+    box = await open_tools(config)
+    missing = box.missing
+    await box.close()
+    fine = [name for name in config.names if name not in missing]
+    found = [Finding("tools", FINE, ", ".join(fine) or "none are on")]
+    where = settings.tools_file or "HEAVY_TOOLS_FILE"
+    return found + [
+        Finding("tools", MISSING, f"{name}: {why}", f"see {where}") for name, why in missing.items()
+    ]
 
 
 async def _store(settings: Settings) -> list[Finding]:

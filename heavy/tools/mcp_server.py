@@ -121,13 +121,14 @@ class McpServer:
 
     async def _own(self) -> None:
         """Connect, serve calls until the connection is lost, and begin again after a pause."""
-        pause_s = RECONNECT_FIRST_S
+        pause_s, told = RECONNECT_FIRST_S, ""
         loop = asyncio.get_running_loop()
         while True:
             began_s = loop.time()
             words = _LastWords()
             try:
                 await self._connection(words)
+                told = ""  # it was there: that it went is news
             except asyncio.CancelledError:
                 if (task := asyncio.current_task()) is None or task.cancelling():
                     raise
@@ -139,7 +140,9 @@ class McpServer:
             finally:
                 words.close()
             self._tried.set()
-            _log.warning("the MCP server %s is not connected: %s", self.name, self.problem)
+            if self.problem != told:
+                _log.warning("the MCP server %s is not connected: %s", self.name, self.problem)
+                told = self.problem
             pause_s = RECONNECT_FIRST_S if loop.time() - began_s > STEADY_S else pause_s
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, self.section.reconnect_max_s)

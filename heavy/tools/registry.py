@@ -80,7 +80,10 @@ class ToolBox:
     @property
     def missing(self) -> dict[str, str]:
         """Tools that cannot work here, and what would mend it."""
-        return {name: error.message for name, error in self._missing.items()}
+        away = {
+            every_tool(server.name): server.problem for server in self._servers.values() if server.problem
+        }
+        return {name: error.message for name, error in self._missing.items()} | away
 
     def select(
         self, names: Sequence[str], reader: TraceReader | None = None, limits: TraceLimits | None = None

@@ -32,6 +32,9 @@ def test_a_machine_that_has_everything_is_told_so() -> None:
 
 def test_what_is_missing_comes_with_what_mends_it(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text('name = "x"\n')
+    tools = tmp_path / "tools" / "tools.toml"
+    tools.parent.mkdir()
+    tools.write_text('[tools.web_search]\nprovider = "exa"\napi_key_env = "HEAVY_TEST_UNSET"\n')
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -42,12 +45,15 @@ def test_what_is_missing_comes_with_what_mends_it(tmp_path: Path) -> None:
             RAY_ADDRESS="127.0.0.1:1",
             HEAVY_PROFILE_DIRS=str(tmp_path),
             HEAVY_PORT=port,
+            HEAVY_TOOLS_FILE=str(tools),
         )
     assert result.exit_code == 1
     found = by_part(result)
     assert "HEAVY_STORE_URL" in found["store"]["mend"]
     assert "ray start --head" in found["ray"]["mend"]
     assert "broken.toml" in found["profiles"]["seen"]
+    assert "HEAVY_TEST_UNSET, which is not set" in found["tools"]["seen"]
+    assert str(tools) in found["tools"]["mend"]
     assert found[f"port {port}"]["health"] == "optional"
     assert "--port 0" in found[f"port {port}"]["mend"]
 
