@@ -307,6 +307,8 @@ def _canonical(arguments: Mapping[str, Any]) -> str | None:
 
 
 def _as(entry: Entry, state: CacheState) -> Entry:
+    if entry.output.cache is state:
+        return entry
     return replace(entry, output=replace(entry.output, cache=state))
 
 

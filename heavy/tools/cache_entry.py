@@ -17,7 +17,7 @@ from typing import Any, Final
 import zstandard
 
 from heavy.core import clock
-from heavy.core.tools import ToolOutput
+from heavy.core.tools import CacheState, ToolOutput
 from heavy.tools.cache_key import TAG_CHARS, Key, Keys
 
 INLINE_BYTES_MAX: Final = 16 << 10
@@ -109,7 +109,11 @@ def unpack(data: bytes) -> tuple[Entry, str] | None:
         fields = json.loads(_expanded(data[HEADER_BYTES:]))
         content, address, is_error, deterministic, meta, cost_s, stored_ms, fresh_until_ms = fields
         output = ToolOutput(
-            str(content), is_error is True, deterministic=deterministic is True, meta=dict(meta)
+            str(content),
+            is_error is True,
+            CacheState.HIT,
+            deterministic=deterministic is True,
+            meta=dict(meta),
         )
         return Entry(output, float(cost_s), int(stored_ms), int(fresh_until_ms)), str(address)
     except (zstandard.ZstdError, ValueError, TypeError, RecursionError):

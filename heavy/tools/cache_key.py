@@ -7,6 +7,7 @@ print different things. Whole numbers beyond 2^53 stay exact, where RFC 8785 wou
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import json
@@ -20,6 +21,7 @@ from heavy.core.tools import ToolSpec
 LAYOUT: Final = 2
 """Raise when keys or values change their meaning; old entries are then never found."""
 TAG_CHARS: Final = 16
+REMEMBERED: Final = 4_096
 _EXACT_MAX: Final = 1 << 53
 """Up to here every float that has no fraction is exactly one integer (IEEE 754 binary64)."""
 
@@ -47,21 +49,36 @@ class Keys:
         `digest` is what of the tool a result depends on, `auth` whose rights the tool uses, `history` what
         the calls before it came to (`chained`) where the tool keeps a state.
         """
-        text = json.dumps([LAYOUT, scope, auth, digest, history]) + arguments
-        return Key(self._hmac(text), self.tag("tool", tool), self.tag("scope", scope))
+        text = f"{_prefix(scope, auth, digest)}{len(history)}:{history}{arguments}"
+        return Key(_hmac(self.secret, text), self.tag("tool", tool), self.tag("scope", scope))
 
     def tag(self, kind: str, name: str) -> str:
         """What entries of one tool or scope have in common: 16 hex digits."""
-        return self._hmac(json.dumps([kind, name]))[:TAG_CHARS]
+        return _tag(self.secret, kind, name)
 
     def body(self, content: bytes) -> str:
         """The address of a large body: the same for the same content, whoever stores it."""
         return hmac.digest(self.secret, content, "sha256").hex()
 
-    def _hmac(self, text: str) -> str:
-        return hmac.digest(self.secret, text.encode("utf-8", "surrogatepass"), "sha256").hex()
+
+# What is the same in call after call is made once.
 
 
+@functools.lru_cache(maxsize=REMEMBERED)
+def _prefix(scope: str, auth: str, digest: str) -> str:
+    return json.dumps([LAYOUT, scope, auth, digest])
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _tag(secret: bytes, kind: str, name: str) -> str:
+    return _hmac(secret, json.dumps([kind, name]))[:TAG_CHARS]
+
+
+def _hmac(secret: bytes, text: str) -> str:
+    return hmac.digest(secret, text.encode("utf-8", "surrogatepass"), "sha256").hex()
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
 def scope_of(kind: str, *, tenant: str, run: RunId | str) -> str:
     """The scope that a policy's `run`, `tenant` or `global` means for one caller. No two can be confused."""
     match kind:
