@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -31,7 +31,9 @@ from heavy.gateway.app import Gateway
 from heavy.profiles.loader import load_profiles
 from heavy.rpc.server import RpcServer
 from heavy.runner import ray_adapter
+from heavy.runner.api import Runner
 from heavy.runner.build import cache_secret_of, cache_url_of
+from heavy.store.api import Directory
 from heavy.store.redis import connect
 from heavy.telemetry.fleet import FleetMetrics
 from heavy.telemetry.metrics import RunMetrics
@@ -48,7 +50,9 @@ logger = logging.getLogger("heavy")
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[RpcServer]:
+async def serving(
+    settings: Settings, runners: Callable[[Directory], Runner] = ray_adapter.RayRunners
+) -> AsyncIterator[RpcServer]:
     """A coordinator around a block: store, service, gRPC, HTTP; taken down in the opposite order."""
     registry = _registry()
     tracing = Tracing(settings.otlp_endpoint, settings.service_name, redactor_of(settings))
@@ -58,7 +62,7 @@ async def serving(settings: Settings) -> AsyncIterator[RpcServer]:
     try:
         profiles = load_profiles(settings.profile_directories)
         tool_names = read_tools(settings.tools_file).names
-        runner = ray_adapter.RayRunners(store.directory)
+        runner = runners(store.directory)
         parts = Parts(store, runner, profiles, equivalence, settings.lease_s)
         policies = PolicyDefaults(
             profiles.by_name, settings.served_names or tuple(profiles), settings, tool_names

@@ -55,15 +55,20 @@ async def traced(traced_up: Up) -> AsyncIterator[HeavyClient]:
         yield connected
 
 
-async def spans_of(receiver: TraceReceiver, run: Run, *wanted: str, at_least: int = 0) -> list[ReceivedSpan]:
-    """The spans of a run, once there are as many as there must be and the named ones are among them."""
+async def spans_of(
+    receiver: TraceReceiver, run: Run, *wanted: str, ours: int = 0, engines: int = 0
+) -> list[ReceivedSpan]:
+    """The spans of a run, once the named ones, so many of ours and so many engines' are among them."""
     trace = trace_id_of(run.spec.traceparent)
 
     async def read() -> list[ReceivedSpan]:
         return receiver.spans(trace)
 
     def complete(spans: list[ReceivedSpan]) -> bool:
-        return len(spans) >= at_least and set(wanted) <= {span.name for span in spans}
+        own = [span for span in spans if span.service == HEAVY]
+        served = of([span for span in spans if span.service == ENGINE], names.CHAT)
+        named = set(wanted) <= {span.name for span in spans}
+        return named and len(own) >= ours and len(served) >= engines
 
     return await until(read, complete)
 
@@ -93,7 +98,7 @@ async def test_one_run_is_one_tree_below_its_call_and_arrives_while_it_goes_on(
     # The call, the run, the arms and the aggregator, their generations, their tool calls; and, of each
     # generation, what its engine says: itself, its prefill, its decode (a queue only where there was one).
     ours = 2 + WIDTH + 1 + len(generations) + len(calls)
-    spans = await spans_of(receiver, run, ASK, at_least=ours + 3 * len(generations))
+    spans = await spans_of(receiver, run, ASK, ours=ours, engines=len(generations))
     engines = [span for span in spans if span.service == ENGINE]
     spans = [span for span in spans if span.service == HEAVY]
     assert len(spans) == ours

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 import urllib.error
@@ -12,6 +11,8 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import orjson
+
+from workers.launch import free_port
 
 from tests_support.parts import part
 
@@ -24,7 +25,7 @@ class Prometheus:
 
     def __init__(self, target: str, directory: Path, rules: Path) -> None:
         self._directory = directory
-        self._port = _free_port()
+        self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._config = f"""
 global: {{scrape_interval: {SCRAPE_EVERY_S}s, evaluation_interval: {SCRAPE_EVERY_S}s}}
@@ -70,9 +71,10 @@ scrape_configs:
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{parameters}: {error.read().decode()}") from None
 
-    def values(self, expr: str) -> list[float]:
-        """What an expression gives now, one value a series."""
-        result = self.get("query", query=expr)["result"]
+    def values(self, expr: str, at_s: float | None = None) -> list[float]:
+        """What an expression gives now, or gave then, one value a series."""
+        then = {} if at_s is None else {"time": str(at_s)}
+        result = self.get("query", query=expr, **then)["result"]
         return [float(series["value"][1]) for series in result]
 
     def _is_ready(self) -> bool:
@@ -81,9 +83,3 @@ scrape_configs:
                 return bool(response.status == 200)
         except OSError:
             return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
