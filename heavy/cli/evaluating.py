@@ -21,7 +21,7 @@ from heavy.core.draft import PolicyDraft
 from heavy.core.errors import ConfigError
 from heavy.core.ids import ARMS_MAX
 from heavy.evals.datasets import read_dataset
-from heavy.evals.evaluate import report_of, write_report
+from heavy.evals.evaluate import Evaluated, evaluated, write_report
 from heavy.evals.evaluation import Evaluation, Setting, begin, open_evaluation
 from heavy.evals.judging import AskJudge, JudgeLimits, JudgePrompt, ServedJudge, UrlJudge
 from heavy.evals.layouts import LayoutName, ReadAs
@@ -145,25 +145,25 @@ def ask_and_report(
 ) -> int:
     """Ask what has no result, judge what has no verdict, report; the exit code."""
 
-    async def work() -> tuple[EndReason | None, Report]:
+    async def work() -> tuple[EndReason | None, Evaluated]:
         async with HeavyClient(server.address, server.token, patience_s=server.patience_s) as client:
             reason = await _asked(client, evaluation, sitting, quiet=as_json)
             async with judging.judge(client) as judge:
-                report = await report_of(evaluation, ask=judge, limits=judging.limits, group_by=group_by)
-        return reason, report
+                made = await evaluated(evaluation, ask=judge, limits=judging.limits, group_by=group_by)
+        return reason, made
 
-    reason, report = asyncio.run(work())
-    _show(evaluation.directory, report, as_json=as_json)
+    reason, made = asyncio.run(work())
+    _show(evaluation.directory, made, as_json=as_json)
     if reason in (None, EndReason.STOPPED):
         return exits.INTERRUPTED
-    return exits.BUDGET if reason is EndReason.BUDGET else _code(report)
+    return exits.BUDGET if reason is EndReason.BUDGET else _code(made.report)
 
 
 def report_again(directory: Path, group_by: Groups, *, as_json: bool) -> int:
     """The report from what the directory holds; the exit code."""
-    report = asyncio.run(report_of(open_evaluation(directory), group_by=group_by))
-    _show(directory, report, as_json=as_json)
-    return _code(report)
+    made = asyncio.run(evaluated(open_evaluation(directory), group_by=group_by))
+    _show(directory, made, as_json=as_json)
+    return _code(made.report)
 
 
 async def _asked(
@@ -183,13 +183,13 @@ async def _asked(
     return EndReason.COMPLETE
 
 
-def _show(directory: Path, report: Report, *, as_json: bool) -> None:
-    written = write_report(directory, report)
+def _show(directory: Path, made: Evaluated, *, as_json: bool) -> None:
+    page = write_report(directory, made)
     if as_json:
-        sys.stdout.buffer.write(to_json(report))
+        sys.stdout.buffer.write(to_json(made.report))
         sys.stdout.flush()
     else:
-        click.echo(f"{markdown(report)}\nPage: {written['html']}  (and .json, .md)")
+        click.echo(f"{markdown(made.report)}\nPage: {page}  (and .json, .md; each question: scores.jsonl)")
 
 
 def _code(report: Report) -> int:

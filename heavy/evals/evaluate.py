@@ -13,6 +13,7 @@ from typing import Any, Final
 from heavy.aggregation.equivalence import Equivalence
 from heavy.batch.directory import read_log, read_results, write_whole
 from heavy.batch.results import BatchResult, latest
+from heavy.core.codec import dump
 from heavy.core.draft import PolicyDraft
 from heavy.core.errors import JudgeFailed
 from heavy.evals.analysis import findings
@@ -29,6 +30,7 @@ from heavy.evals.tables import markdown
 from heavy.evals.verdicts import KeptEquivalence, Verdicts
 
 REPORT: Final = "report"
+SCORES: Final = "scores.jsonl"
 NOT_ASKED: Final = "it has not been asked yet"
 NO_GREEDY: Final = "its greedy run has not ended yet, or failed"
 
@@ -44,13 +46,21 @@ class _Rolled:
     why_not: str = ""
 
 
-async def report_of(
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """A report, and the questions it was computed from."""
+
+    report: Report
+    scored: tuple[ScoredQuestion, ...]
+
+
+async def evaluated(
     evaluation: Evaluation,
     *,
     ask: AskJudge | None = None,
     limits: JudgeLimits = LIMITS,
     group_by: Sequence[tuple[str, ...]] | None = None,
-) -> Report:
+) -> Evaluated:
     """Grade what there is and compute the report. Without `ask`, only verdicts already kept are used.
 
     Raises `ConfigError` when results or logs cannot be read.
@@ -88,16 +98,17 @@ async def report_of(
             await equivalence.close()
     order = {question.id: index for index, question in enumerate(evaluation.questions)}
     scored.sort(key=lambda q: order[q.question.id])
-    return _report(evaluation, scored, missing, ungraded, order, group_by)
+    return Evaluated(_report(evaluation, scored, missing, ungraded, order, group_by), tuple(scored))
 
 
-def write_report(directory: Path, report: Report) -> dict[str, Path]:
-    """Write the report as JSON, Markdown and a page; where each is, by its ending."""
-    written = {ending: directory / f"{REPORT}.{ending}" for ending in ("json", "md", "html")}
-    write_whole(written["json"], to_json(report))
-    write_whole(written["md"], markdown(report).encode())
-    write_whole(written["html"], page(report).encode())
-    return written
+def write_report(directory: Path, made: Evaluated) -> Path:
+    """Write the report as JSON, Markdown and a page, and a line of scores a question; where the page is."""
+    page_path = directory / f"{REPORT}.html"
+    write_whole(directory / f"{REPORT}.json", to_json(made.report))
+    write_whole(directory / f"{REPORT}.md", markdown(made.report).encode())
+    write_whole(directory / SCORES, b"".join(dump(question) + b"\n" for question in made.scored))
+    write_whole(page_path, page(made.report).encode())
+    return page_path
 
 
 def _rolled_out(evaluation: Evaluation) -> Iterator[_Rolled]:

@@ -170,7 +170,7 @@ _OPTION: Final = re.compile(r"^\(?([A-Z])[.):]\s+(.+?)\s*$", re.MULTILINE)
 
 
 def _hle(row: Row, columns: Mapping[str, Any], read_as: ReadAs) -> Question | Skipped:
-    if columns.get("image"):
+    if _shows_something(columns.get("image")):
         return Skipped("the question has an image; the text-only subset is evaluated")
     question = _text(columns, "question")
     answer = _text(columns, "answer")
@@ -194,6 +194,11 @@ def _hle(row: Row, columns: Mapping[str, Any], read_as: ReadAs) -> Question | Sk
         tolerance=read_as.tolerance,
         labels=_labels(columns, ("category", "answer_type")),
     )
+
+
+def _shows_something(image: object) -> bool:
+    """Files hold a picture as text, or as bytes with a path; where there is none, as nothing of either."""
+    return any(image.values()) if isinstance(image, dict) else bool(image)
 
 
 LAYOUTS: Final = {

@@ -20,8 +20,16 @@ from heavy.core.ids import AGGREGATOR, RunId, TrajectoryId, arm
 from heavy.core.ledger import Ledger, Spend
 from heavy.core.messages import FinishReason, Message, Role
 from heavy.core.policy import AggregationMode, ArmsFrom, Policy
-from heavy.core.records import Entry, Event, GenerationRecord, GenerationTiming, LifecycleRecord
+from heavy.core.records import (
+    Entry,
+    Event,
+    GenerationRecord,
+    GenerationTiming,
+    LifecycleRecord,
+    ToolResultRecord,
+)
 from heavy.core.runs import AggregationMethod, Outcome, OutcomeKind, Run, RunFailure, RunState
+from heavy.core.tools import CacheState
 from heavy.profiles.loader import load_profiles
 from heavy.store.api import Ending
 from heavy.store.redis import RedisStore
@@ -50,10 +58,11 @@ def entries_of(name: TrajectoryId, answer: str) -> list[Entry]:
     ended = Outcome(name, OutcomeKind.COMPLETED, answer=text, steps=1, spend=PAID, profile=PROFILE)
     bodies = (
         LifecycleRecord(Event.TRAJECTORY_STARTED, profile=PROFILE),
+        ToolResultRecord("functions.add:0", "add", "a result", False, CacheState.BYPASS, 2.5),
         said,
         LifecycleRecord(Event.TRAJECTORY_ENDED, outcome=ended, profile=PROFILE),
     )
-    return [Entry(name, step, body, 1) for step, body in zip((-1, 0, -1), bodies, strict=True)]
+    return [Entry(name, step, body, 1) for step, body in zip((-1, 0, 1, -1), bodies, strict=True)]
 
 
 async def earlier_run(store: RedisStore, *, ended: bool = True, **changes: Any) -> RunId:
@@ -128,6 +137,7 @@ async def test_arms_of_an_earlier_run_are_aggregated_anew_and_none_is_rolled_out
     assert (page.outcome.answer, page.outcome.profile) == ("Answer: 43", PROFILE)
     assert [type(record.body) for record in page.records] == [
         LifecycleRecord,
+        ToolResultRecord,
         GenerationRecord,
         LifecycleRecord,
     ]
@@ -138,7 +148,11 @@ async def test_what_was_paid_for_is_not_counted_again(desk: Desk, store: RedisSt
     run = await desk.ask(taking(earlier, 0, 1, 2, aggregation=AggregationMode.REFLECTIVE))
     assert run.ledger is not None
     assert run.ledger.total == SPEND == run.ledger.trajectories[AGGREGATOR]
-    assert run.ledger.trajectories[arm(0)] == Spend()
+    assert run.ledger.trajectories[arm(0)] == Spend(), "its tool calls neither"
+    page = await desk.service.trajectory("default", run.spec.run, arm(0), after=0, limit=10)
+    assert page.outcome is not None
+    assert page.outcome.spend == Spend()
+    assert {r.body.spend for r in page.records if isinstance(r.body, GenerationRecord)} == {Spend()}
     counted = generate_latest(desk.registry).decode()
     assert "500.0" not in counted
     assert "1500.0" not in counted
