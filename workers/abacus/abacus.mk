@@ -2,9 +2,9 @@
 ABACUS_LOCK := workers/abacus/requirements.lock
 ABACUS_ENV := $(HEAVY_CACHE_DIR)/envs/abacus-$(shell sha256sum $(ABACUS_LOCK) | cut -c1-12)
 ABACUS_RUN ?= $(HEAVY_CACHE_DIR)/abacus/run
-ABACUS_BASE_MINUTES ?= 36
+ABACUS_BASE_MINUTES ?= 35
 ABACUS_ROLL_MINUTES ?= 4
-ABACUS_AGGREGATE_MINUTES ?= 18
+ABACUS_AGGREGATE_MINUTES ?= 21
 ABACUS_THREADS ?= 1
 ABACUS_PLAN ?= chains:4:500 totals:5:500 stories:3:500 programs:4:500 pairs:2:500 remainders:3:500 unseen:3:500
 ABACUS_PYTHON := OMP_NUM_THREADS=$(ABACUS_THREADS) $(ABACUS_ENV)/bin/python

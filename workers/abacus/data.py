@@ -43,14 +43,14 @@ class Mix:
     def base(cls) -> Mix:
         """The mix the first phase goes on with, in examples (not tokens)."""
         families = {
-            "chains": 0.14,
-            "totals": 0.18,
-            "stories": 0.16,
-            "programs": 0.24,
-            "pairs": 0.14,
-            "remainders": 0.14,
+            "chains": 0.12,
+            "totals": 0.15,
+            "stories": 0.13,
+            "programs": 0.22,
+            "pairs": 0.19,
+            "remainders": 0.19,
         }
-        return cls(families, imagined=0.2)
+        return cls(families, imagined=0.25)
 
 
 def example(rng: random.Random, mix: Mix, easy: float = 0.0) -> Segments:

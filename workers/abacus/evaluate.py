@@ -56,7 +56,7 @@ def measure(backend: Backend, family: str, level: int, split: Split, indices: It
     for i, (problem, arms) in enumerate(zip(problems, groups, strict=True)):
         voted = vote([arm.answer for arm in arms])
         heavy = settled[i][0] if i in settled else voted
-        cited = {c.label: c.answer for c in shuffled(problem, arms, f"{family}/{level}/{numbers[i]}")}
+        cited = {c.label: c.short_answer for c in shuffled(problem, arms, f"{family}/{level}/{numbers[i]}")}
         rows.append(
             {
                 "family": family, "level": level, "index": numbers[i], "backend": backend.name,

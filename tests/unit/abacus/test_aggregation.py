@@ -76,7 +76,7 @@ def test_what_can_be_checked_is_checked_until_something_holds() -> None:
         Candidate("D", "x", ""),
     ]
     assert aggregate(problem, made, random.Random(0)) == (
-        "7: 23-7=16 7*16=112 no\n9: 23-9=14 9*14=126 yes\n= 9: B",
+        "7: 23-7=16 7*16=112 of 126 no\n9: 23-9=14 9*14=126 of 126 yes\n= 9: B",
         "9",
         ["B"],
     )
@@ -86,5 +86,5 @@ def test_where_nothing_holds_the_most_frequent_answer_stays() -> None:
     problem = Problem("remainders", "r", 1, "?", 23, search=RemainderSearch(7, 2, 9, 5))
     made = [Candidate("A", "30", ""), Candidate("B", "9", ""), Candidate("C", "9", "")]
     thought, answer, cites = aggregate(problem, made, random.Random(0))
-    assert thought == "9: 7*1+2 9*1+0 no\n30: 7*4+2 9*3+3 no\nnone"
+    assert thought == "9: 7*1+2 of 2 9*1+0 of 5 no\n30: 7*4+2 of 2 9*3+3 of 5 no\nnone"
     assert (answer, cites) == ("9", ["B", "C"])

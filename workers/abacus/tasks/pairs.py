@@ -33,7 +33,7 @@ class PairSearch:
         low, high = SMALLEST, min(self.largest, (self.total - 1) // 2)
         tried = rng.randint(low, high)
         other = self.total - tried
-        line = f"{self.total}-{tried}={other} {tried}*{other}={tried * other}"
+        line = f"{self.total}-{tried}={other} {tried}*{other}={tried * other} of {self.product}"
         if tried * other == self.product:
             return [f"{line} yes"], tried
         if tried * other < self.product:
@@ -49,7 +49,7 @@ class PairSearch:
             return f"{candidate}: no", False
         product = candidate * other
         holds = product == self.product
-        line = f"{candidate}: {self.total}-{candidate}={other} {candidate}*{other}={product}"
+        line = f"{candidate}: {self.total}-{candidate}={other} {candidate}*{other}={product} of {self.product}"
         return f"{line} {'yes' if holds else 'no'}", holds
 
 

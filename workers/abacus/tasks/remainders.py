@@ -42,7 +42,8 @@ class RemainderSearch:
                 break
             times, rest = divmod(number, self.second)
             holds = rest == self.second_rest
-            lines.append(f"{line} {self.second}*{times}+{rest} {'yes' if holds else 'no'}")
+            wanted = f"of {self.second_rest} {'yes' if holds else 'no'}"
+            lines.append(f"{line} {self.second}*{times}+{rest} {wanted}")
             if holds:
                 break
         return lines, number
@@ -50,12 +51,13 @@ class RemainderSearch:
     def check(self, candidate: int) -> tuple[str, bool]:
         """The line that checks a candidate, and whether it holds."""
         times, rest = divmod(candidate, self.first)
-        line = f"{candidate}: {self.first}*{times}+{rest}"
+        line = f"{candidate}: {self.first}*{times}+{rest} of {self.first_rest}"
         if rest != self.first_rest or candidate >= self.first * self.second:
             return f"{line} no", False
         times, rest = divmod(candidate, self.second)
         holds = rest == self.second_rest
-        return f"{line} {self.second}*{times}+{rest} {'yes' if holds else 'no'}", holds
+        line = f"{line} {self.second}*{times}+{rest} of {self.second_rest}"
+        return f"{line} {'yes' if holds else 'no'}", holds
 
 
 def make(rng: random.Random, level: int) -> Problem:
