@@ -22,12 +22,12 @@ $(ABACUS_ENV)/.ready: $(ABACUS_LOCK)
 
 abacus-train: abacus-env ## Train Abacus: base phase, its own trajectories, aggregation phase (resumes)
 	test -f $(ABACUS_RUN)/base.pt || $(ABACUS_PYTHON) -m workers.abacus.train base \
-		--directory $(ABACUS_RUN) --minutes $(ABACUS_BASE_MINUTES) --threads $(ABACUS_THREADS)
+		--directory $(ABACUS_RUN) --minutes $(ABACUS_BASE_MINUTES) --decay 0.1 --threads $(ABACUS_THREADS)
 	test -f $(ABACUS_RUN)/rollouts.jsonl || $(ABACUS_PYTHON) -m workers.abacus.roll $(ABACUS_RUN)/base.pt \
 		--tokenizer $(ABACUS_TOKENIZER) --target $(ABACUS_RUN)/rollouts.jsonl \
 		--minutes $(ABACUS_ROLL_MINUTES) --threads $(ABACUS_THREADS)
 	$(ABACUS_PYTHON) -m workers.abacus.train aggregate --directory $(ABACUS_RUN) \
-		--rollouts $(ABACUS_RUN)/rollouts.jsonl --minutes $(ABACUS_AGGREGATE_MINUTES) --threads $(ABACUS_THREADS)
+		--rollouts $(ABACUS_RUN)/rollouts.jsonl --minutes $(ABACUS_AGGREGATE_MINUTES) --decay 0.35 --threads $(ABACUS_THREADS)
 
 abacus-export: abacus-env ## Export the trained checkpoint to workers/abacus/weights (bf16 and INT4)
 	$(ABACUS_PYTHON) -m workers.abacus.export $(ABACUS_RUN)/aggregate.pt \

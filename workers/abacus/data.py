@@ -15,15 +15,23 @@ from workers.abacus.tasks.trace import TOOLS, answer_message, gold
 
 Segments = list[tuple[str, bool]]
 SLIP_SHARE = 0.15
+LUCKY_SHARE, LUCKY_DRAWS = (
+    0.7,
+    30,
+)  # imagined searches drawn again until somebody found it: checks that hold are rare
 DECLARED_SHARE = 0.6  # how often a question that needs no tool is asked with `python` declared
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """How often each kind of example is drawn, and how wide imagined aggregations are."""
+    """How often each kind of example is drawn, and how wide imagined aggregations are.
+
+    `imagined` is the share of aggregations among the examples, `checked` that among those of searches.
+    """
 
     families: dict[str, float]
     imagined: float
+    checked: float
     width_max: int = 8
 
     @classmethod
@@ -37,7 +45,7 @@ class Mix:
             "pairs": 0.13,
             "remainders": 0.12,
         }
-        return cls(families, imagined=0.05, width_max=3)
+        return cls(families, imagined=0.05, checked=0.3, width_max=3)
 
     @classmethod
     def base(cls) -> Mix:
@@ -50,7 +58,7 @@ class Mix:
             "pairs": 0.19,
             "remainders": 0.19,
         }
-        return cls(families, imagined=0.25)
+        return cls(families, imagined=0.25, checked=0.55)
 
 
 def example(rng: random.Random, mix: Mix, easy: float = 0.0) -> Segments:
@@ -59,7 +67,7 @@ def example(rng: random.Random, mix: Mix, easy: float = 0.0) -> Segments:
     levels = LEVELS[family]
     level = rng.choice(levels[:2] if rng.random() < easy else levels)
     problem = make_problem(family, level, "train", rng.randrange(1 << 40))
-    if rng.random() < mix.imagined:
+    if rng.random() < (mix.checked if problem.search is not None else mix.imagined):
         return imagined(rng, problem, mix.width_max)
     if problem.needs_tool and rng.random() < SLIP_SHARE:
         problem = programs.with_slip(rng, problem)
@@ -69,7 +77,14 @@ def example(rng: random.Random, mix: Mix, easy: float = 0.0) -> Segments:
 def imagined(rng: random.Random, problem: Problem, width_max: int = 8) -> Segments:
     """An aggregation over imagined candidates, mostly few of them: short examples teach more a second."""
     width = min(width_max, rng.choice((2, 2, 3, 3, 4, 5, 8)))
-    return aggregation(problem, candidates(problem, rng, width, rng.choice((0.08, 0.15, 0.25))), rng)
+    rate = rng.choice((0.08, 0.15, 0.25))
+    made = candidates(problem, rng, width, rate)
+    if problem.search is not None and rng.random() < LUCKY_SHARE:
+        for _ in range(LUCKY_DRAWS):
+            if any(candidate.short_answer == str(problem.answer) for candidate in made):
+                break
+            made = candidates(problem, rng, width, rate)
+    return aggregation(problem, made, rng)
 
 
 def solution(problem: Problem, rng: random.Random) -> Segments:

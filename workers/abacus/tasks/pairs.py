@@ -49,7 +49,9 @@ class PairSearch:
             return f"{candidate}: no", False
         product = candidate * other
         holds = product == self.product
-        line = f"{candidate}: {self.total}-{candidate}={other} {candidate}*{other}={product} of {self.product}"
+        line = (
+            f"{candidate}: {self.total}-{candidate}={other} {candidate}*{other}={product} of {self.product}"
+        )
         return f"{line} {'yes' if holds else 'no'}", holds
 
 
