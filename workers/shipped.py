@@ -10,23 +10,19 @@ PROFILE_DIRECTORIES = (str(Path(__file__).parent / "abacus"),)
 """Directories of profiles that come with the workers."""
 LOCAL_PROFILE = "abacus"
 """What is served where nothing else was asked for."""
-DEMO_QUESTION = "Use python: start with 787, multiply by 11, subtract 512."
+DEMO_QUESTION = "Two numbers add to 23 and multiply to 126. What is the smaller one?"
 OUT_OF_SCOPE = f"""\
 Abacus knows small arithmetic told in a few dozen sentence templates, and nothing else: an answer of its
 to this question would be noise. Ask it something like:
 
     heavy demo "{DEMO_QUESTION}"
+    heavy demo "Use python: start with 787, multiply by 11, subtract 512."
     heavy demo "There are 23 figs, 35 pears and 12 nuts. How many in all?"
 
 For real questions attach a real model. Write a profile (a remote API, an INT4 OpenVINO model on disk, or
 SGLang on your GPUs; the README has one of each), then:
 
     heavy up --profiles-dir DIR --profile NAME"""
-
-
-def demo_tools(question: str) -> tuple[str, ...]:
-    """The tools that Abacus is given in the demo: python, where the question asks for it (see FORMAT.md)."""
-    return ("python",) if "python" in question.lower() else ()
 
 
 def out_of_scope(profile: str, question: str) -> str:

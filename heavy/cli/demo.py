@@ -16,7 +16,7 @@ from heavy.client import HeavyClient
 from heavy.core.draft import PolicyDraft
 from heavy.core.policy import AggregationMode
 from workers.local import LocalPlan
-from workers.shipped import DEMO_QUESTION, LOCAL_PROFILE, demo_tools, out_of_scope
+from workers.shipped import DEMO_QUESTION, LOCAL_PROFILE, out_of_scope
 
 
 @click.command()
@@ -42,7 +42,7 @@ async def _demo(question: str, profile: str) -> int:
                 board.settle()
                 click.echo(f"\nQuestion: {question}\n")
                 async with HeavyClient(f"{cluster.settings.host}:{cluster.settings.port}") as client:
-                    policy = PolicyDraft(tools=demo_tools(question), aggregation=AggregationMode.REFLECTIVE)
+                    policy = PolicyDraft(aggregation=AggregationMode.REFLECTIVE)
                     return await ask_and_show(client, question, policy)
     except Interrupted:
         return exits.INTERRUPTED

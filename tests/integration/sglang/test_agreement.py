@@ -78,7 +78,7 @@ async def test_both_engines_answer_alike_at_temperature_zero(
     full = await asked(server.base_url, NAME, sets)
     flags = ("--model-path", str(ABACUS.parent / "int4"), "--threads", "1")
     with started("workers.engines.openvino", *flags) as url:
-        small = await asked(url, "abacus", sets)
+        small = await asked(url, "int4", sets)
     answered = [one.answer is not None for one in (*full, *small)]
     same = sum(a.answer == b.answer for a, b in zip(full, small, strict=True))
     words = sum(a == b for a, b in zip(full, small, strict=True))

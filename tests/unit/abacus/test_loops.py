@@ -74,7 +74,7 @@ def test_a_gold_tool_loop_ends_right_with_real_results(index: int) -> None:
     (trajectory,) = solve(Scripted(said), [problem], 0.0, 0)
     assert trajectory.right
     assert (trajectory.calls, trajectory.malformed) == (4, 0)
-    assert trajectory.thinking.startswith("step 1\n")
+    assert trajectory.thinking.startswith("step 1: ")
 
 
 def test_intervals() -> None:

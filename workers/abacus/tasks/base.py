@@ -29,10 +29,12 @@ class Term:
 class Call:
     """One call to `python` a solution makes.
 
-    `expression` is what is printed; `result` what comes back, or None where it raises `error`. A `slip`
+    `told` is the part of the question it carries out, word for word; `expression` is what is printed;
+    `result` what comes back, or None where it raises `error`. A `slip`
     is a call nobody should imitate: it is shown, its loss is masked, and what follows corrects it.
     """
 
+    told: str
     expression: str
     result: int | None
     note: str

@@ -43,7 +43,7 @@ def _sequence(rng: random.Random, level: int) -> Problem:
         if not 0 < result <= LIMIT:
             continue
         told.append(rng.choice(VERBS[operator]).format(operand))
-        calls.append(_call(f"{value}{operator}{operand}", result))
+        calls.append(_call(told[-1], f"{value}{operator}{operand}", result))
         value = result
     text = rng.choice(
         ("Use python: start with {}, {}.", "With python, start with {}, {}.", "Use python: take {}, {}.")
@@ -56,13 +56,13 @@ def _purchase(rng: random.Random, level: int) -> Problem:
     pairs = [(rng.randint(2, 29), rng.randint(11, 79)) for _ in labels]
     calls: list[Call] = []
     total = 0
-    for count, price in pairs:
+    told = [f"{c} {label} at {p}" for (c, p), label in zip(pairs, labels, strict=True)]
+    for (count, price), part in zip(pairs, told, strict=True):
         head = f"{total}+" if calls else ""
         total += count * price
-        calls.append(_call(f"{head}{count}*{price}", total))
-    told = join_and([f"{c} {label} at {p}" for (c, p), label in zip(pairs, labels, strict=True)])
+        calls.append(_call(part, f"{head}{count}*{price}", total))
     text = rng.choice(("Use python: what do {} cost?", "With python, add up {}."))
-    return _problem("purchase", level, text.format(told), total, calls)
+    return _problem("purchase", level, text.format(join_and(told)), total, calls)
 
 
 def _quotients(rng: random.Random, level: int) -> Problem:
@@ -74,10 +74,11 @@ def _quotients(rng: random.Random, level: int) -> Problem:
     for divisor in divisors:
         expression = f"{amount}//{divisor}" if total is None else f"{total}+{amount}//{divisor}"
         if divisor == 0:
-            calls.append(Call(expression, None, f"{expression} fails, skip", rng.choice(ZERO_DIVISION)))
+            note = f"{expression} fails, skip"
+            calls.append(Call(str(divisor), expression, None, note, rng.choice(ZERO_DIVISION)))
             continue
         total = (total or 0) + amount // divisor
-        calls.append(_call(expression, total))
+        calls.append(_call(str(divisor), expression, total))
     told = join_and([str(divisor) for divisor in divisors])
     text = rng.choice(
         (
@@ -91,11 +92,10 @@ def _quotients(rng: random.Random, level: int) -> Problem:
 
 def _unknown(rng: random.Random, level: int) -> Problem:
     name, count, value = rng.choice(NAMES_UNKNOWN), rng.randint(11, 99), rng.randint(11, 99)
+    error = f"NameError: name '{name}' is not defined"
     calls = [
-        Call(
-            f"{name}*{count}", None, f"{name} fails, use {value}", f"NameError: name '{name}' is not defined"
-        ),
-        _call(f"{value}*{count}", value * count),
+        Call(f"take {name}*{count}", f"{name}*{count}", None, f"{name} fails, use {value}", error),
+        _call(f"use {value}", f"{value}*{count}", value * count),
     ]
     total = value * count
     told: list[str] = []
@@ -105,7 +105,7 @@ def _unknown(rng: random.Random, level: int) -> Problem:
         if result > LIMIT:
             operator, result = "+", total + operand
         told.append(rng.choice(VERBS[operator]).format(operand))
-        calls.append(_call(f"{total}{operator}{operand}", result))
+        calls.append(_call(told[-1], f"{total}{operator}{operand}", result))
         total = result
     then = "".join(f", {part}" for part in told)
     text = f"Use python: take {name}*{count}{then}. If {name} is not known use {value}."
@@ -125,7 +125,7 @@ def with_slip(rng: random.Random, problem: Problem) -> Problem:
             (f"{expression}+", "SyntaxError: invalid syntax"),
         )
     )
-    slip = Call(bad, None, "fails, again", error, slip=True)
+    slip = Call(problem.calls[index].told, bad, None, "fails, again", error, slip=True)
     return replace(problem, calls=(*problem.calls[:index], slip, *problem.calls[index:]))
 
 
@@ -152,8 +152,8 @@ def _value(left: int, operator: str, right: int) -> int:
     return values[operator]
 
 
-def _call(expression: str, result: int) -> Call:
-    return Call(expression, result, f"{expression}={result}")
+def _call(told: str, expression: str, result: int) -> Call:
+    return Call(told, expression, result, f"{expression}={result}")
 
 
 def _problem(template: str, level: int, text: str, answer: int, calls: list[Call]) -> Problem:

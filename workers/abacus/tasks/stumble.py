@@ -109,7 +109,7 @@ def _program(problem: Problem, rng: random.Random, rate: float) -> tuple[list[st
     shift = 0
     before = 0
     for number, call in enumerate(problem.calls, 1):
-        lines.append(f"step {number}")
+        lines.append(f"step {number}: {call.told}")
         if call.result is None:
             lines.append(call.note)
             continue
