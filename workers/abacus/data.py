@@ -53,10 +53,10 @@ class Mix:
         families = {
             "chains": 0.12,
             "totals": 0.15,
-            "stories": 0.13,
-            "programs": 0.22,
-            "pairs": 0.19,
-            "remainders": 0.19,
+            "stories": 0.12,
+            "programs": 0.18,
+            "pairs": 0.27,
+            "remainders": 0.16,
         }
         return cls(families, imagined=0.25, checked=0.55)
 

@@ -76,7 +76,7 @@ def test_what_can_be_checked_is_checked_until_something_holds() -> None:
         Candidate("D", "x", ""),
     ]
     assert aggregate(problem, made, random.Random(0)) == (
-        "7: 23-7=16 7*16=112 of 126 no\n9: 23-9=14 9*14=126 of 126 yes\n= 9: B",
+        "7: 23-7=16 7*16=112 of 126 2 of 6 no\n9: 23-9=14 9*14=126 of 126 6 of 6 2 of 2 1 of 1 yes\n= 9: B",
         "9",
         ["B"],
     )

@@ -33,7 +33,7 @@ class PairSearch:
         low, high = SMALLEST, min(self.largest, (self.total - 1) // 2)
         tried = rng.randint(low, high)
         other = self.total - tried
-        line = f"{self.total}-{tried}={other} {tried}*{other}={tried * other} of {self.product}"
+        line = f"{self.total}-{tried}={other} {self._compared(tried * other, f'{tried}*{other}')}"
         if tried * other == self.product:
             return [f"{line} yes"], tried
         if tried * other < self.product:
@@ -49,10 +49,20 @@ class PairSearch:
             return f"{candidate}: no", False
         product = candidate * other
         holds = product == self.product
-        line = (
-            f"{candidate}: {self.total}-{candidate}={other} {candidate}*{other}={product} of {self.product}"
-        )
+        compared = self._compared(product, f"{candidate}*{other}")
+        line = f"{candidate}: {self.total}-{candidate}={other} {compared}"
         return f"{line} {'yes' if holds else 'no'}", holds
+
+    def _compared(self, product: int, sides: str) -> str:
+        """A product beside the one wanted, then their digits from the last to the first that differ."""
+        digits = len(str(max(product, self.product)))
+        parts = [f"{sides}={product} of {self.product}"]
+        places = zip(f"{product:0{digits}}"[::-1], f"{self.product:0{digits}}"[::-1], strict=True)
+        for digit, wanted in places:
+            parts.append(f"{digit} of {wanted}")
+            if digit != wanted:
+                break
+        return " ".join(parts)
 
 
 def make(rng: random.Random, level: int) -> Problem:
