@@ -183,6 +183,15 @@ def test_a_server_that_is_not_there_is_said_to_be(up: Up) -> None:
     assert "127.0.0.1:1" in done.stderr
 
 
+def test_the_page_and_its_api_are_served_at_the_servers_own_address(up: Up) -> None:
+    with urllib.request.urlopen(up.http, timeout=10) as response:
+        assert b"/page/main.js" in response.read()
+    with urllib.request.urlopen(f"{up.http}/api/v1/fleet", timeout=10) as response:
+        fleet = json.load(response)
+    assert fleet["replicas"]
+    assert fleet["runners"]
+
+
 def test_metrics_tell_of_runs_tokens_and_tools(up: Up) -> None:
     with urllib.request.urlopen(f"{up.http}/metrics", timeout=10) as response:
         text = response.read().decode()

@@ -17,6 +17,7 @@ from heavy.coordinator.service import CoordinatorService
 from heavy.core.ids import RunId, TrajectoryId
 from heavy.gateway.app import Gateway
 from heavy.profiles.loader import load_profiles
+from heavy.runner.api import Runner
 from heavy.store.redis import RedisStore, connect
 from heavy.telemetry.metrics import RunMetrics
 from heavy.telemetry.tracing import Tracing
@@ -38,8 +39,9 @@ class Runs:
 
 
 class PageServer:
-    """Store, coordinator and gateway are real; the runner plays `parts`. One that was stopped may be started
-    again, at its address.
+    """Store, coordinator and gateway are real; the runner plays `parts`, or is `runner` where one is given.
+
+    A server that was stopped may be started again, at its address.
     """
 
     def __init__(
@@ -48,12 +50,14 @@ class PageServer:
         parts: Mapping[TrajectoryId, Part] | None = None,
         *,
         port: int = 0,
+        runner: Runner | None = None,
         **settings: Any,
     ) -> None:
         chosen = {"store_timeout_s": 5.0, "retention_s": 600.0, "profile": "simulated", **settings}
         self.settings = Settings(store_url=store_url, **chosen)
         self.parts = dict(parts or {})
         self.port = port
+        self._runner = runner
         self.store: RedisStore
         self._stack: AsyncExitStack | None = None
 
@@ -68,17 +72,13 @@ class PageServer:
             settings = self.settings.model_copy(update={"http_port": self.port})
             self.store = await connect(settings.store_url, settings)
             stack.push_async_callback(self.store.close)
-            equivalence, registry, book = Equivalence(), CollectorRegistry(), load_profiles()
+            equivalence, registry = Equivalence(), CollectorRegistry()
+            book = load_profiles(settings.profile_directories)
+            runner = self._runner or ScriptedRunner(self.store.control, self.parts)
             stack.push_async_callback(equivalence.close)
             service = CoordinatorService(
-                Parts(
-                    self.store,
-                    ScriptedRunner(self.store.control, self.parts),
-                    book,
-                    equivalence,
-                    settings.lease_s,
-                ),
-                PolicyDefaults(book.by_name, ("simulated",), settings, ("python",)),
+                Parts(self.store, runner, book, equivalence, settings.lease_s),
+                PolicyDefaults(book.by_name, (settings.profile,), settings, ("python",)),
                 settings,
                 RunMetrics(registry, ()),
                 Tracing("", "test"),

@@ -102,11 +102,11 @@ class RunScreen {
   #drawHead() {
     const { summary, messages, result } = this.detail;
     const state = this.live ? this.model.state : summary.state;
-    const key = `${state}${summary.cancel_reason}${this.model.lanes.size}`;
+    const key = `${state}${summary.cancel_reason}`;
     const spend = summary.spend ?? this.model.spend;
     const over = premium(summary);
     const figures = [
-      figure(seconds(((summary.ended_ms ?? Date.now() + this.skewMs) - summary.created_ms) / 1000), this.live ? "so far" : "question to answer"),
+      figure(seconds(((summary.ended_ms ?? Date.now() + this.skewMs) - summary.created_ms) / 1000), this.live ? "so far" : summary.state === "completed" ? "question to answer" : "question to end"),
       figure(spent(spend.tokens_output === undefined ? null : spend), this.live ? "spent so far" : "spent"),
       over ? figure(times(over), "of one arm", "Spent by the run, against the arm in the middle") : null,
       summary.agreement !== null && result?.agreement.groups.length ? figure(percent(summary.agreement), "agree") : null,

@@ -83,7 +83,7 @@ class RunList {
       if (signal.aborted) return;
       if (error.status === 401) throw error;
       fill(this.#rows);
-      fill(this.#below, failure(error, () => this.load()));
+      this.#fail(error, () => this.load());
     } finally {
       this.#rows.removeAttribute("aria-busy");
     }
@@ -94,9 +94,13 @@ class RunList {
     return api.runs({ states, id: this.#search.value.trim(), pageToken, pageSize: PAGE_SIZE }, signal);
   }
 
+  /** What stands below the list; left alone while it says the same, so that it keeps the focus. */
   #end(page) {
     this.#next = page.next_page_token;
     const count = this.#rows.children.length;
+    const key = `${count} ${Boolean(this.#next)}`;
+    if (key === this.#below.dataset.key) return;
+    this.#below.dataset.key = key;
     const more = h("button", { type: "button", on: { click: () => this.#more() } }, count ? "Older runs" : "Look further back");
     const full = count >= ROWS_MAX;
     fill(
@@ -105,6 +109,11 @@ class RunList {
       this.#next && !full ? more : null,
       this.#next && full ? h("p", { class: "quiet" }, `These are the newest ${count}. Find older ones by their id, or by state.`) : null,
     );
+  }
+
+  #fail(error, retry) {
+    delete this.#below.dataset.key;
+    fill(this.#below, failure(error, retry));
   }
 
   async #more() {
@@ -117,7 +126,7 @@ class RunList {
       this.#end(page);
       first?.querySelector("a").focus();
     } catch (error) {
-      if (!signal.aborted) fill(this.#below, failure(error, () => this.#more()));
+      if (!signal.aborted) this.#fail(error, () => this.#more());
     }
   }
 
@@ -129,7 +138,7 @@ class RunList {
     try {
       page = await this.#page("", signal);
     } catch (error) {
-      if (!signal.aborted && error.status !== 401) fill(this.#below, failure(error, () => this.load()));
+      if (!signal.aborted && error.status !== 401) this.#fail(error, () => this.load());
       return;
     }
     const known = new Map([...this.#rows.children].map((item) => [item.dataset.run, item]));
