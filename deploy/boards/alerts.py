@@ -94,11 +94,11 @@ ALERTS: Final = (
     ),
     Alert(
         "HeavyReplicasFull",
-        f"{quantile(0.95, names.METRIC_QUEUE_SECONDS, 'profile', '10m')} > {QUEUE_S_MAX}",
+        f"{seen(names.METRIC_QUEUE_NOW, 'profile')} > {QUEUE_S_MAX}",
         "5m",
         "ticket",
-        "One generation in twenty of profile {{ $labels.profile }} waits {{ $value | humanizeDuration }} "
-        "or more for a replica.",
+        "Generations of profile {{ $labels.profile }} wait for a replica: the first in line has waited "
+        "{{ $value | humanizeDuration }}.",
         "Add replicas, or more slots (in_flight_max) where the KV cache has room.",
     ),
     Alert(

@@ -85,10 +85,14 @@ THROUGHPUT = Row(
             "stack",
         ),
         Panel(
-            "Wait for a replica, p95",
-            "What 95 of 100 generations waited at most until a replica had room.",
+            "Wait for a replica, now",
+            "How long the first in line has waited for a replica with room. 0: nobody waits. What 95 of 100 "
+            "generations of ended runs waited at most stands beside it.",
             "s",
-            (Query(quantile(0.95, names.METRIC_QUEUE_SECONDS, "profile", **CHOSEN), "{{profile}}"),),
+            (
+                Query(seen(names.METRIC_QUEUE_NOW, "profile", **CHOSEN), "{{profile}} now"),
+                Query(quantile(0.95, names.METRIC_QUEUE_SECONDS, "profile", **CHOSEN), "{{profile}} p95"),
+            ),
         ),
         Panel(
             "Trajectories that failed with an engine",

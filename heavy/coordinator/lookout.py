@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 
 from heavy.core import clock
 from heavy.core.errors import HeavyError
-from heavy.core.fleet import ReplicaInfo
+from heavy.core.fleet import ReplicaInfo, RunnerInfo
 from heavy.profiles.loader import ProfileBook
 from heavy.store.api import Directory
 from heavy.telemetry.fleet import FleetMetrics, FleetSight, ReplicaSight
@@ -60,6 +61,7 @@ class Lookout:
             runners=len(runners),
             trajectories=sum(runner.in_flight for runner in runners),
             slots=sum(runner.in_flight_max for runner in runners),
+            queue_wait_s=_longest(runners),
         )
         self._metrics.saw(sight, took_s)
 
@@ -78,3 +80,12 @@ class Lookout:
             gpus=gpus,
             usd_per_hour=gpus * profile.prices.usd_per_gpu_hour if profile else 0.0,
         )
+
+
+def _longest(runners: Iterable[RunnerInfo]) -> dict[str, float]:
+    """Per profile, the longest wait of any runner's first in line."""
+    longest: dict[str, float] = {}
+    for runner in runners:
+        for profile, wait_s in runner.queue_wait_s.items():
+            longest[profile] = max(wait_s, longest.get(profile, 0.0))
+    return longest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Histogram, Metric
@@ -12,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from heavy.core import clock
+from heavy.core.fleet import ReplicaState
 from heavy.profiles.schema import Profile
 from heavy.telemetry import names
 
@@ -19,7 +20,6 @@ STALE_S: Final = 15.0
 """A sight older than this is no longer shown: better no number than one from before an outage."""
 REPLICAS_MAX: Final = 256
 """Replicas shown one by one; the counts by state have all of them."""
-STATES: Final = ("starting", "ready", "draining", "failed")
 STORE_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -41,12 +41,16 @@ class ReplicaSight:
 
 @dataclass(frozen=True, slots=True)
 class FleetSight:
-    """Everything that serves, at one moment. `trajectories` and `slots` are those of all runners."""
+    """Everything that serves, at one moment. `trajectories` and `slots` are those of all runners.
+
+    `queue_wait_s`: per profile, how long the first in line has waited for a replica with room; none: no line.
+    """
 
     replicas: tuple[ReplicaSight, ...]
     runners: int
     trajectories: int
     slots: int
+    queue_wait_s: Mapping[str, float] = field(default_factory=dict)
 
 
 class FleetMetrics(Collector):
@@ -91,6 +95,7 @@ class FleetMetrics(Collector):
         if self._sight is not None and clock.monotonic_s() - self._seen_s <= STALE_S:
             yield from _runners(self._sight)
             yield _counts(self._sight.replicas, sorted(self._served))
+            yield _queues(self._sight, sorted(self._served))
             yield _states(self._sight.replicas)
             yield from _loads(self._sight.replicas)
 
@@ -117,8 +122,19 @@ def _counts(replicas: tuple[ReplicaSight, ...], served: Iterable[str]) -> Metric
     family = GaugeMetricFamily(names.METRIC_REPLICAS, "Replicas, by state.", labels=("profile", "state"))
     counts = Tally((one.profile, one.state) for one in replicas)
     for profile in served:
-        for state in STATES:
-            family.add_metric((profile, state), counts[profile, state])
+        for state in ReplicaState:
+            family.add_metric((profile, state.value), counts[profile, state.value])
+    return family
+
+
+def _queues(sight: FleetSight, served: Iterable[str]) -> Metric:
+    family = GaugeMetricFamily(
+        names.METRIC_QUEUE_NOW,
+        "How long the first in line has waited for a replica.",
+        labels=("profile",),
+    )
+    for profile in served:
+        family.add_metric((profile,), sight.queue_wait_s.get(profile, 0.0))
     return family
 
 

@@ -37,9 +37,12 @@ async def test_it_shows_who_is_there_and_whether_the_store_answers(tmp_path: Pat
         await store.directory.announce_replica(info, ttl_s=60.0)
         unknown = ReplicaInfo("new-0", "of a later version", "http://x", "sglang", "m", "ready")
         await store.directory.announce_replica(unknown, ttl_s=60.0)
-        await store.directory.announce_runner(RunnerInfo("runner-0", 3, 64), ttl_s=60.0)
-        await until(lambda: value(names.METRIC_RUNNER_BUSY), lambda busy: busy == 3)
+        for name, wait_s in (("runner-0", 2.0), ("runner-1", 9.0)):
+            runner = RunnerInfo(name, 3, 64, queue_wait_s={"simulated": wait_s})
+            await store.directory.announce_runner(runner, ttl_s=60.0)
+        await until(lambda: value(names.METRIC_RUNNER_BUSY), lambda busy: busy == 6)
         assert await value(names.METRIC_REPLICAS, **ready) == 1
+        assert await value(names.METRIC_QUEUE_NOW, profile="simulated") == 9.0
         one = {"replica": "simulated-0", "profile": "simulated"}
         assert await value(names.METRIC_REPLICA_KV_USED, **one) == 30
         server.stop()

@@ -21,7 +21,8 @@ class Shown:
         self.metrics = FleetMetrics(self.registry, load_profiles().by_name, served)
 
     def saw(self, *replicas: ReplicaSight) -> None:
-        self.metrics.saw(FleetSight(replicas, runners=2, trajectories=5, slots=128), 0.002)
+        sight = FleetSight(replicas, runners=2, trajectories=5, slots=128, queue_wait_s={"simulated": 7.5})
+        self.metrics.saw(sight, 0.002)
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, labels)
@@ -46,6 +47,7 @@ def test_a_replica_is_shown_with_its_state_load_and_price() -> None:
     assert shown.value(names.METRIC_RUNNERS) == 2
     assert shown.value(names.METRIC_RUNNER_BUSY) == 5
     assert shown.value(names.METRIC_RUNNER_SLOTS) == 128
+    assert shown.value(names.METRIC_QUEUE_NOW, profile="simulated") == 7.5
     assert shown.value(f"{names.METRIC_STORE_SECONDS}_count") == 1
 
 
