@@ -138,8 +138,9 @@ def show(root: Path, as_json: bool) -> None:
 def submit(questions: Path, root: Path, flags: tuple[str, ...], **values: Any) -> None:
     """Run the batch as a Ray job: `heavy batch run INPUT.jsonl --out DIR FLAGS`, on the cluster's head.
 
-    INPUT.jsonl and the directory must be where the cluster sees them. Ctrl-C leaves the job running and says
-    how to come back. What died is submitted again in the same words and goes on.
+    FLAGS are those of `heavy batch run`. INPUT.jsonl and the directory must be where the cluster sees them.
+    Ctrl-C leaves the job running and says how to come back. What died is submitted again in the same words
+    and goes on.
     """
     from heavy.cli.submit import submit_batch
 

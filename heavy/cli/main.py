@@ -21,15 +21,15 @@ COMMANDS: Final = {
     "show": Entry("heavy.cli.runs:show", "Tell a run as a story, down to each step.", LOOK),
     "watch": Entry("heavy.cli.runs:watch", "Watch a run that is under way.", LOOK),
     "cancel": Entry("heavy.cli.runs:cancel", "Cancel a run and say what it cost.", LOOK),
-    "cache": Entry("heavy.cli.cache:cache", "Look into the tool cache, and purge it.", LOOK),
     "record": Entry("heavy.cli.record:record", "Freeze a run's tool calls to a file, for replay.", LOOK),
     "replicas": Entry("heavy.cli.replicas:replicas", "List model servers and runners.", LOOK),
-    "eval": Entry("heavy.cli.eval:evaluate", "Score a dataset: single, vote and heavy, with prices.", MANY),
+    "cache": Entry("heavy.cli.cache:cache", "Look into the tool cache, and purge it.", LOOK),
     "batch": Entry("heavy.cli.batch:batch", "Ask many questions, here or as a Ray job.", MANY),
+    "eval": Entry("heavy.cli.eval:evaluate", "Score a dataset: single, vote and heavy, with prices.", MANY),
+    "up": Entry("heavy.cli.up:up", "Serve on this machine, until Ctrl-C.", SERVE),
     "profiles": Entry("heavy.cli.profiles:profiles", "List, show and check profiles of models.", SERVE),
     "doctor": Entry("heavy.cli.doctor:doctor", "See what is missing here, and what mends it.", SERVE),
     "completion": Entry("heavy.cli.completion:completion", "Complete commands in your shell.", SERVE),
-    "up": Entry("heavy.cli.up:up", "Serve on this machine, until Ctrl-C.", SERVE),
 }
 """One line a command; its module is imported when it is called."""
 
@@ -61,6 +61,8 @@ def cli() -> None:
     heavy demo                      see it work on this machine, with nothing installed
     heavy up                        serve
     heavy ask "What is 17 * 23?"    ask a server
+    heavy show                      read the last run, step by step
+    heavy doctor                    see what is missing, and what mends it
     heavy cache stats               what its tool cache saves
     """
 

@@ -19,6 +19,13 @@ from workers.launch import free_port
 from tests_support.up import processes_below
 
 READY_WITHIN_S: Final = 150.0
+AGENT_PORTS: Final = (
+    "ray-client-server-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+    "metrics-export-port",
+)
 TRIES: Final = 3
 """Ray gives its own daemons 30 s, which a busy machine can exceed."""
 
@@ -68,9 +75,10 @@ class RayHead:
         return [
             *(ray, "start", "--head", "--block", "--num-cpus", "2", "--num-gpus", "0", "--port", "0"),
             *("--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1", "--dashboard-port", port),
-            *("--ray-client-server-port", str(free_port()), "--disable-usage-stats"),
-            *("--dashboard-agent-listen-port", str(free_port()), "--object-store-memory", "100000000"),
+            *("--object-store-memory", "100000000", "--disable-usage-stats"),
             *("--temp-dir", self._directory.name),
+            # Ports that are not given are waited for, each for a time that a busy machine can exceed.
+            *(word for name in AGENT_PORTS for word in (f"--{name}", str(free_port()))),
         ]
 
     def _ready(self) -> bool:
