@@ -46,6 +46,7 @@ class Brief:
     call_id: str = ""
     name: str = ""
     is_error: bool = False
+    unknown: bool = False
     cache: CacheState | None = None
     duration_s: float = 0.0
     event: str = ""
@@ -103,6 +104,7 @@ def brief_of(record: Record) -> Brief:
                 call_id=body.call_id,
                 name=body.name,
                 is_error=body.is_error,
+                unknown=body.unknown,
                 cache=body.cache,
                 duration_s=body.duration_s,
             )

@@ -161,7 +161,7 @@ class ToolCache:
             if flight is None:
                 found = await self._server.get(call.key)
                 if (entry := fresh(found)) is not None:
-                    if entry.due(clock.now_ms()):
+                    if call.policy.early_refresh and entry.due(clock.now_ms()):
                         self._refresh(call, found)
                     return _as(entry, CacheState.HIT)
                 flight = self._flights.get(key)

@@ -56,6 +56,10 @@ class Keys:
         """What entries of one tool or scope have in common: 16 hex digits."""
         return _tag(self.secret, kind, name)
 
+    def rights(self, secrets: Sequence[str]) -> str:
+        """What stands in keys for the secrets a tool works with; it tells nothing. Empty for none."""
+        return self.tag("rights", json.dumps(list(secrets))) if secrets else ""
+
     def body(self, content: bytes) -> str:
         """The address of a large body: the same for the same content, whoever stores it."""
         return hmac.digest(self.secret, content, "sha256").hex()

@@ -45,6 +45,8 @@ class CachePolicy(_Part):
     """How long beyond `ttl_s` a result may stand in, labelled as stale, for a call that failed."""
     negative_ttl_s: Annotated[float, Field(ge=0)] = 0.0
     """How long a failure that would come again is kept; 0: not at all."""
+    early_refresh: bool = True
+    """Whether a result that is asked often is fetched anew, beside its readers, before its time is up."""
 
 
 class ToolSection(_Part):
@@ -248,6 +250,17 @@ class ToolsConfig(_Part):
         server, _, name = tool.partition(MCP_SEPARATOR)
         found = self.mcp.get(server)
         return found.cache_tools.get(name, found.cache or CachePolicy(scope="off")) if found else None
+
+    def rights(self, tool: str) -> tuple[str, ...]:
+        """The values of the secrets a tool works with: whose rights its results depend on."""
+        server, separator, _ = tool.partition(MCP_SEPARATOR)
+        names: tuple[str, ...] = ()
+        if separator and server in self.mcp:
+            section = self.mcp[server]
+            names = tuple(sorted({*section.env.values(), *section.headers.values()}))
+        elif tool == WEB_SEARCH and self.tools.web_search and self.tools.web_search.api_key_env:
+            names = (self.tools.web_search.api_key_env,)
+        return tuple(os.environ.get(name, "") for name in names)
 
     def environment_names(self) -> frozenset[str]:
         """Every environment variable that is named as the holder of a secret."""

@@ -58,6 +58,7 @@ class _Job:
     tool: str
     arguments: dict[str, Any]
     timeout_s: float
+    meta: Any
     result: asyncio.Future[CallToolResult]
     running: asyncio.Task[None] | None = None
 
@@ -97,11 +98,17 @@ class McpServer:
         """Wait until there is a connection. Unbounded: give it a time-out."""
         await self._up.wait()
 
-    async def call(self, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> CallToolResult:
-        """Call a tool. Raises `McpUnavailable` (nothing was sent), `ConnectionLost`, `CallRefused`,
-        TimeoutError."""
+    async def call(
+        self, tool: str, arguments: Mapping[str, Any], timeout_s: float, meta: Mapping[str, Any] | None = None
+    ) -> CallToolResult:
+        """Call a tool; `meta` goes with the request.
+
+        Raises `McpUnavailable` (nothing was sent), `ConnectionLost`, `CallRefused`, TimeoutError.
+        """
         self.check()
-        job = _Job(tool, dict(arguments), timeout_s, asyncio.get_running_loop().create_future())
+        job = _Job(
+            tool, dict(arguments), timeout_s, dict(meta or {}), asyncio.get_running_loop().create_future()
+        )
         try:
             async with asyncio.timeout(timeout_s):
                 await self._jobs.put(job)
@@ -213,7 +220,7 @@ class McpServer:
         """One call. Its failure is its caller's; a lost connection is everybody's."""
         try:
             async with asyncio.timeout(job.timeout_s):
-                result = await client.call_tool(job.tool, job.arguments)
+                result = await client.call_tool(job.tool, job.arguments, meta=job.meta)
             _settle(job, result)
         except asyncio.CancelledError:
             _settle(job, ConnectionLost("the connection was lost while the call ran"))

@@ -38,6 +38,8 @@ NAME_CHARS_MAX: Final = 64
 """What every engine takes as a function's name: this many letters, digits, underscores and dashes."""
 SCHEMA_CHARS_MAX: Final = 64_000
 RECONNECT_WAIT_S: Final = 20.0
+IDEMPOTENCY_KEY: Final = "heavy/idempotency-key"
+"""Where in a request's `_meta` a server finds the call's key: what comes twice is to be done once."""
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _ORDER: Final = (Effects.PURE, Effects.READ, Effects.WRITE)
 
@@ -60,7 +62,7 @@ class McpTool:
         deadline_s = monotonic_s() + context.timeout_s
         source = {"source": f"MCP server {self._server.name}"}
         try:
-            result = await self._ask(arguments, deadline_s)
+            result = await self._ask(arguments, deadline_s, {IDEMPOTENCY_KEY: context.idempotency_key})
         except McpUnavailable as error:
             return ToolOutput(error.message, is_error=True, deterministic=False)
         except ConnectionLost as error:
@@ -81,10 +83,12 @@ class McpTool:
             text, is_error=result.is_error, deterministic=False, storable=not self._changed(), meta=source
         )
 
-    async def _ask(self, arguments: Mapping[str, Any], deadline_s: float) -> CallToolResult:
+    async def _ask(
+        self, arguments: Mapping[str, Any], deadline_s: float, meta: Mapping[str, Any]
+    ) -> CallToolResult:
         server = self._server
         try:
-            return await server.call(self._tool.name, arguments, deadline_s - monotonic_s())
+            return await server.call(self._tool.name, arguments, deadline_s - monotonic_s(), meta)
         except (ConnectionLost, McpUnavailable) as error:
             if isinstance(error, ConnectionLost) and self._spec.effects is Effects.WRITE:
                 raise
@@ -95,7 +99,7 @@ class McpTool:
                     if wait.expired():
                         raise error from None
                     raise
-            return await server.call(self._tool.name, arguments, deadline_s - monotonic_s())
+            return await server.call(self._tool.name, arguments, deadline_s - monotonic_s(), meta)
 
     def _changed(self) -> bool:
         """Whether the server declares the tool otherwise by now: results then belong under another key."""

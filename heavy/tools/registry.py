@@ -156,7 +156,11 @@ async def open_tools(config: ToolsConfig = DEFAULT, *, cache: ToolCache | None =
     def wrap(tool: Tool) -> Tool:
         if recording is not None and config.replay is not None:
             return ReplayedTool(tool, recording, config.replay.missing)
-        return CachedTool(tool, cache, config.cache_policy(tool.spec.name)) if cache is not None else tool
+        if cache is None:
+            return tool
+        name = tool.spec.name
+        auth = cache.keys.rights(config.rights(name))
+        return CachedTool(tool, cache, config.cache_policy(name), auth=auth)
 
     tools: list[Tool] = []
     kept: list[object] = []

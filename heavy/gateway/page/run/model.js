@@ -114,7 +114,7 @@ class Lane {
       for (const key of Object.keys(this.spend)) this.spend[key] += record.spend[key];
       this.saying = null;
     } else if (record.kind === "tool_result") {
-      const state = record.is_error ? "error" : record.cache;
+      const state = record.unknown ? "unknown" : record.is_error ? "error" : record.cache;
       this.cache[state] = (this.cache[state] ?? 0) + 1;
       this.spend.tool_calls += 1;
       this.spend.wall_s += record.duration_s;
@@ -200,7 +200,7 @@ export function stepWords(step) {
   if (step.generation) words.push(`${step.generation.spend.tokens_output} tokens in ${Math.round(step.generation.at_ms - step.generation.startMs)} ms`);
   else if (step.partial) words.push(`unfinished generation, ${step.partial.tokens_output} tokens`);
   for (const tool of step.tools) {
-    words.push(`${tool.name} ${tool.result ? (tool.result.is_error ? "error" : tool.result.cache) : "under way"}`);
+    words.push(`${tool.name} ${tool.result ? (tool.result.unknown ? "unknown" : tool.result.is_error ? "error" : tool.result.cache) : "under way"}`);
   }
   return words.join(", ");
 }

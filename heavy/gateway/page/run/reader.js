@@ -252,6 +252,7 @@ function summaryOf(step) {
 
 function toolState(tool) {
   if (!tool.result) return "no result";
+  if (tool.result.unknown) return "unknown";
   return tool.result.is_error ? "error" : tool.result.cache;
 }
 
@@ -278,7 +279,7 @@ function saidOf(body) {
 }
 
 function callOf({ call, effects }, result) {
-  const state = result ? (result.is_error ? "error" : result.cache) : "no result";
+  const state = result ? (result.unknown ? "unknown" : result.is_error ? "error" : result.cache) : "no result";
   return h(
     "div",
     { class: "call" },

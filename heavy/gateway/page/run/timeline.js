@@ -304,7 +304,7 @@ function tipLines(step) {
   }
   if (partial) lines.push(h("div", {}, `unfinished: ${partial.event || "checkpoint"}, ${partial.tokens_output} tokens`));
   for (const tool of step.tools.slice(0, 6)) {
-    const how = tool.result ? `${tool.result.is_error ? "error" : tool.result.cache} · ${seconds(tool.result.duration_s)}` : "no result";
+    const how = tool.result ? `${tool.result.unknown ? "unknown" : tool.result.is_error ? "error" : tool.result.cache} · ${seconds(tool.result.duration_s)}` : "no result";
     lines.push(h("div", {}, `${tool.name} · ${how}`));
   }
   const preview = generation?.preview || partial?.preview;
