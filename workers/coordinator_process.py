@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import os
 import signal
@@ -18,6 +19,7 @@ START_TIMEOUT_S = 45.0
 STOP_GRACE_S = 25.0
 POLL_S = 0.1
 PROBE_TIMEOUT_S = 2.0
+LOG_BYTES = 1 << 16
 
 
 class CoordinatorProcess:
@@ -27,6 +29,7 @@ class CoordinatorProcess:
         self._settings = settings
         self._ray_address = ray_address
         self._process: asyncio.subprocess.Process | None = None
+        self._log: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int:
@@ -40,8 +43,10 @@ class CoordinatorProcess:
             *(sys.executable, "-m", "workers.guard", sys.executable, "-m", "heavy.app"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
             env=environment,
         )
+        self._log = asyncio.create_task(_forward(self._process))
         await self._until_ready(self._process)
 
     async def exited(self) -> int:
@@ -79,3 +84,12 @@ class CoordinatorProcess:
                 await asyncio.sleep(POLL_S)
         await self.stop()
         raise HeavyError(f"The coordinator did not serve {url} within {START_TIMEOUT_S:g} s.")
+
+
+async def _forward(process: asyncio.subprocess.Process) -> None:
+    """Its log through our own standard error, so that it goes above what is drawn on a terminal."""
+    assert process.stderr is not None
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    while data := await process.stderr.read(LOG_BYTES):
+        sys.stderr.write(decoder.decode(data))
+        sys.stderr.flush()
