@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Mapping
 
 from heavy.config import Settings
@@ -35,10 +36,16 @@ class Runner:
     async def start(self) -> int:
         """Connect, probe the sandbox, announce itself; the process id. Raises the errors of its parts."""
         if self._parts is None:
-            redact_logs(redactor_of(self._settings))
+            self._start_logging()
             self._parts = await open_runner(self._settings)
             self._announcer = asyncio.create_task(self._announce_forever(self._parts))
         return os.getpid()
+
+    def _start_logging(self) -> None:
+        """To stderr, which Ray keeps per process: the sandbox's level here, and which tools are missing."""
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+        logging.getLogger("heavy").setLevel(self._settings.log_level)
+        redact_logs(redactor_of(self._settings))
 
     async def run(self, spec: bytes) -> tuple[bytes, HeavyError | None]:
         """One trajectory: its outcome as JSON, or the error that kept it from being one."""

@@ -26,7 +26,7 @@ _KINDS: Final = {
     "npm token": r"\bnpm_[A-Za-z0-9]{36}\b",
     "PyPI token": r"\bpypi-[A-Za-z0-9_-]{60,500}",
     "search key": r"\btvly-(?:[a-z]{2,8}-)?[A-Za-z0-9]{24,64}\b",
-    "API key": r"\bsk-(?:ant-|proj-|or-|svcacct-)?[A-Za-z0-9_-]{24,300}",
+    "API key": r"\bsk-(?:ant-|proj-|or-|svcacct-)?(?=[A-Za-z_-]{0,100}[0-9])[A-Za-z0-9_-]{24,300}",
     "authorization": r"(?i:\bauthorization\s{0,3}[:=]\s{0,3}[\"']?(?:bearer|basic)\s{1,3})"
     r"[A-Za-z0-9._~+/=-]{8,4000}",
     "password in a URL": r"(?<=://)[^\s/:@\"'<>]{1,100}:[^\s/:@\"'<>]{1,200}(?=@)",

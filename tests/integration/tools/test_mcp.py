@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from tests_support import mcp_server
 OFFICIAL = Path(os.environ.get("HEAVY_CACHE_DIR") or Path.home() / ".cache" / "heavy") / "mcp"
 TIME = str(OFFICIAL / "env" / "bin" / "mcp-server-time")
 EVERYTHING = str(OFFICIAL / "everything")
+CONTEXT = ToolContext(RunId("run-1"), arm(0), 0, "tenant", "call", 30.0)
 UNRULY = (sys.executable, str(mcp_server.__file__))
 
 
@@ -47,7 +49,7 @@ async def opened(**servers: McpSection) -> AsyncIterator[ToolBox]:
 async def ask(box: ToolBox, name: str, timeout_s: float = 30.0, **arguments: Any) -> ToolOutput:
     """Call a tool as it is declared now."""
     (tool,) = box.select((name,))
-    return await tool.call(arguments, ToolContext(RunId("run-1"), arm(0), 0, "tenant", "call", timeout_s))
+    return await tool.call(arguments, replace(CONTEXT, timeout_s=timeout_s))
 
 
 def by_name(box: ToolBox, server: str) -> dict[str, Tool]:
@@ -135,18 +137,17 @@ async def test_a_write_whose_server_dies_is_unknown_and_not_repeated() -> None:
         assert "UNKNOWN whether this call took effect" in output.content
         await until(lambda: box.select(("own__pid",)))
         again = await ask(box, "own__note", timeout_s=60.0, text="kept")
-        assert again.content == "1 notes"
+        assert again.content == f"1 notes, key {CONTEXT.idempotency_key}"
 
 
 async def test_changed_tools_are_seen_and_results_of_the_old_are_not_stored() -> None:
     async with opened(own=McpSection(command=UNRULY, effects="read", description_chars_max=300)) as box:
         old = by_name(box, "own")["own__pid"]
-        context = ToolContext(RunId("run-1"), arm(0), 0, "tenant", "call", 30.0)
-        assert (await old.call({}, context)).storable
+        assert (await old.call({}, CONTEXT)).storable
         await ask(box, "own__grow")
         await until(lambda: "own__grown" in by_name(box, "own"))
         tools = by_name(box, "own")
-        assert not (await old.call({}, context)).storable
+        assert not (await old.call({}, CONTEXT)).storable
         assert (await ask(box, "own__grown", size=3)).content == "xxx"
     assert tools["own__pid"].spec.description == "Which process this is, and more."
     assert "own__weird_n_me_x" in tools

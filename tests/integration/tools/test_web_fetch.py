@@ -128,7 +128,7 @@ async def test_a_redirect_to_what_must_not_be_visited_is_refused(site: Site, tar
 
 async def test_without_the_operators_leave_loopback_is_out_of_reach(site: Site) -> None:
     async with Fetching(SMALL.model_copy(update={"ports": (site.port,)}), site) as fetch:
-        for host in ("localtest.me", "localhost", "[::1]", "127.0.0.2"):
+        for host in ("localhost", "[::1]", "127.0.0.2", "[::ffff:127.0.0.1]"):
             output = await fetch(f"http://{host}:{site.port}/json", timeout_s=10.0)
             assert output.is_error
     assert site.asked["/json"] == 0

@@ -27,12 +27,13 @@ async def slow(seconds: float) -> str:
 
 
 @server.tool(annotations=ToolAnnotations(read_only_hint=False, destructive_hint=True))
-async def note(text: str) -> str:
-    """Keep a note, then die before saying so when the note is `die`."""
+async def note(text: str, context: Context) -> str:
+    """Keep a note, then die before saying so when the note is `die`, or tell the call's key."""
     if text == "die":
         os._exit(3)
     notes.append(text)
-    return f"{len(notes)} notes"
+    meta = context.request_context.meta or {}
+    return f"{len(notes)} notes, key {dict(meta).get('heavy/idempotency-key')}"
 
 
 @server.tool()

@@ -132,6 +132,7 @@ def test_configured_secrets_are_found_however_they_are_spelled() -> None:
             "hf_hub_download(repo)",
         ),
         *("-----BEGIN CERTIFICATE-----", "Authorization: Bearer <token>", "a@b.example", "x" * 40),
+        "https://example.org/sk-a-long-word-made-of-many-others",
     ],
 )
 def test_what_only_resembles_a_key_stays(text: str) -> None:
