@@ -16,6 +16,7 @@ from heavy.core.runs import AggregationMethod, OutcomeKind, RunResult
 
 NARROW_COLUMNS = 80
 BAR_COLUMNS = 16
+FACT_COLUMNS = 11
 SAID_CHARS = 160
 OTHERS_WIDE, OTHERS_NARROW = 66, 30
 """What the other columns of a lane take, about: the rest is for what it says."""
@@ -97,13 +98,13 @@ def ending(view: RunView) -> RenderableType:
         *agreement_lines(result),
     ]
     if result.dissent:
-        parts.append(Text.assemble(("dissent    ", "bold"), plain(result.dissent)))
+        parts.append(fact("dissent", plain(result.dissent)))
     if result.citations:
         cited = ", ".join(
             c.trajectory + (f" step {c.step}" if c.step is not None else "")
             for c in sorted(result.citations, key=lambda cited: cited.trajectory)
         )
-        parts.append(Text.assemble(("evidence   ", "bold"), cited))
+        parts.append(fact("evidence", cited))
     return Group(*parts, *ledger_lines(view))
 
 
@@ -125,21 +126,28 @@ def agreement_lines(result: RunResult) -> list[Text]:
     return lines
 
 
-def ledger_lines(view: RunView) -> list[Text]:
+def fact(name: str, text: str) -> RenderableType:
+    """A name and what there is to say of it; what does not fit goes on below itself, not below the name."""
+    row = Table.grid(padding=0)
+    row.add_column(width=FACT_COLUMNS, no_wrap=True)
+    row.add_column(overflow="fold")
+    row.add_row(Text(name, style="bold"), Text(text))
+    return row
+
+
+def ledger_lines(view: RunView) -> list[RenderableType]:
     """What the run cost, and who spoke."""
     spend = view.total
     tokens = (
         f"{spend.tokens_prompt:,} prompt ({spend.tokens_cached:,} cached), "
         f"{spend.tokens_output:,} output ({spend.tokens_reasoning:,} reasoning)"
     )
+    cost = f"{cost_text(spend)}, {spend.wall_s:.1f} s of model and tool time, {spend.tool_calls} tool calls"
     return [
-        Text.assemble(
-            ("cost       ", "bold"),
-            f"{cost_text(spend)}, {spend.wall_s:.1f} s of model and tool time, {spend.tool_calls} tool calls",
-        ),
-        Text.assemble(("tokens     ", "bold"), tokens),
-        Text.assemble(("model      ", "bold"), plain(", ".join(view.titles)) or "none spoke"),
-        *([Text.assemble(("run        ", "bold"), view.run)] if view.run else []),
+        fact("cost", cost),
+        fact("tokens", tokens),
+        fact("model", plain(", ".join(view.titles)) or "none spoke"),
+        *([fact("run", view.run)] if view.run else []),
     ]
 
 
