@@ -20,8 +20,9 @@ const main = document.getElementById("main");
 let showing = new AbortController();
 let server = null;
 
-/** Show the screen of the present address. What the last one had going is stopped. */
+/** Show the screen of the present address, and move the focus into it. What the last one had going is stopped. */
 async function route() {
+  const first = main.contains(document.getElementById("loading"));
   showing.abort();
   showing = new AbortController();
   const { signal } = showing;
@@ -30,6 +31,7 @@ async function route() {
     server ??= await api.server(signal);
     drawHeader();
     await screen(main, { server, signal, go, params, query: new URLSearchParams(location.search) });
+    if (!first) main.focus({ preventScroll: true });
     announce(document.title);
   } catch (error) {
     if (signal.aborted) return;

@@ -86,6 +86,7 @@ async def test_a_run_is_found_by_its_id_and_opened_by_the_keyboard_alone(
     await expect(page.locator(f"[data-run='{runs.voted}'] a")).to_be_focused()
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("region", name="Answer")).to_contain_text("42")
+    await expect(page.get_by_role("main")).to_be_focused()
     await page.go_back()
     await expect(page.locator(".runs > li")).to_have_count(1)
 

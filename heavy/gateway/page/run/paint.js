@@ -76,7 +76,7 @@ export class Painter {
     if (partial) {
       this.#bar(partial.startMs, partial.at_ms, top + 8, 12, colours.cut, 0.6);
     }
-    for (const tool of step.tools) this.#bar(tool.startMs, tool.endMs ?? nowMs ?? tool.startMs, top + 22, 5, toolColour(tool, colours), 0.6);
+    for (const tool of step.tools) this.#bar(tool.startMs, tool.endMs ?? nowMs ?? tool.startMs, top + 22, 5, toolColour(tool, colours), 1.2);
   }
 
   /** The generation that has not ended yet, and below it the end of what it has said. */

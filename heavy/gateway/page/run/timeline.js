@@ -17,6 +17,7 @@ const LEGEND = [
   ["coalesced", "coalesced"],
   ["miss", "executed"],
   ["bypass", "uncached"],
+  ["stale", "past its time"],
   ["bad", "error, failed"],
   ["cut", "cut"],
 ];

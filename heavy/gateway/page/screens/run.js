@@ -100,7 +100,7 @@ class RunScreen {
   }
 
   #drawHead() {
-    const { summary, messages, result } = this.detail;
+    const { summary, messages, result, policy } = this.detail;
     const state = this.live ? this.model.state : summary.state;
     const key = `${state}${summary.cancel_reason}`;
     const spend = summary.spend ?? this.model.spend;
@@ -120,7 +120,7 @@ class RunScreen {
       h("p", { class: "crumbs" }, h("a", { href: "/" }, "Runs"), " / ", h("code", {}, this.id)),
       summary.simulated ? simulatedNotice() : null,
       h("div", { class: "title" }, this.#question(messages), this.#stop(state)),
-      h("p", { class: "facts" }, statePill(state), h("span", { class: "model" }, summary.models.map((model) => model.title).join(" · ")), when(summary.created_ms), summary.cancel_reason && this.live ? h("span", {}, "being cancelled…") : null),
+      h("p", { class: "facts" }, statePill(state), h("span", { class: "model" }, summary.models.map((model) => model.title).join(" · ")), when(summary.created_ms), policy.arms_from ? h("a", { href: `/runs/${policy.arms_from.run}` }, "arms of an earlier run") : null, summary.cancel_reason && this.live ? h("span", {}, "being cancelled…") : null),
       this.figures,
     );
   }
