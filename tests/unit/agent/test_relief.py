@@ -96,6 +96,12 @@ async def test_keep_last_keeps_fewer_where_those_leave_no_room_and_room_for_more
     assert fit.room_tokens >= 2 * 450
 
 
+async def test_keep_last_does_not_stop_where_the_next_step_would_have_to_make_room_again() -> None:
+    fit = await Bench(ContextPolicy.KEEP_LAST, keep_last=4).fit(turns(*["x" * 2_200] * 8))
+
+    assert outputs(fit) == [HIDDEN] * 6 + ["x" * 2_200] * 2
+
+
 async def test_discard_all_keeps_the_question_and_the_last_turn_and_says_so() -> None:
     messages = turns(*["x" * 1_000] * 12)
 

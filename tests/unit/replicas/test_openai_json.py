@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -100,6 +101,15 @@ def test_a_request_carries_the_conversation_its_limits_and_the_engine_side_id() 
         ["END"],
     )
     assert (sent["tool_choice"], sent["stream"]) == ("auto", True)
+
+
+def test_only_sglang_is_asked_to_hold_arguments_to_their_schema() -> None:
+    """OpenAI's own servers refuse `strict` beside schemas that leave anything open."""
+    asked = request(tools=(TOOL,), tool_choice="required", strict_calls=True)
+    strict = [body(asked, dialect)["tools"][0]["function"].get("strict") for dialect in ("sglang", "openai")]  # type: ignore[index]
+    assert strict == [True, None]
+    assert body(asked, "openai")["tool_choice"] == "required"
+    assert "strict" not in json.dumps(body(replace(asked, strict_calls=False)))
 
 
 def test_the_openai_dialect_sends_nothing_of_sglangs_and_no_choice_without_tools() -> None:
