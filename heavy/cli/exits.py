@@ -8,6 +8,7 @@ from heavy.core.errors import (
     HeavyError,
     InvalidDataset,
     InvalidRequest,
+    NotFound,
     Overloaded,
     ServerUnavailable,
     StoreUnavailable,
@@ -41,6 +42,30 @@ _BY_ERROR: tuple[tuple[type[HeavyError], int], ...] = (
     (StoreUnavailable, UNAVAILABLE),
     (ServerUnavailable, UNAVAILABLE),
 )
+
+
+_HINTS: tuple[tuple[type[HeavyError], str], ...] = (
+    (
+        ServerUnavailable,
+        "`heavy up` serves on this machine; --server or HEAVY_SERVER says where another one is.",
+    ),
+    (StoreUnavailable, "`heavy doctor`, where the server runs, says whether its store answers."),
+    (
+        Unauthenticated,
+        "--token or HEAVY_TOKEN gives a token; the server's HEAVY_TOKENS_FILE lists those it knows.",
+    ),
+    (NotFound, "`heavy runs` and `heavy profiles` list what is there."),
+)
+
+
+def hint_of(error: HeavyError) -> str:
+    """What a person at a terminal may do about an error.
+
+    Empty where its message says all there is, as errors do that carry the detail `complete`.
+    """
+    if error.details.get("complete"):
+        return ""
+    return next((hint for kind, hint in _HINTS if isinstance(error, kind)), "")
 
 
 def of_error(error: HeavyError) -> int:

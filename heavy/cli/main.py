@@ -73,6 +73,8 @@ def main() -> None:
         cli(prog_name="heavy")
     except HeavyError as error:
         click.secho(f"heavy: {error}", err=True, fg="red")
+        if hint := exits.hint_of(error):
+            click.echo(hint, err=True)
         sys.exit(exits.of_error(error))
     except KeyboardInterrupt:
         sys.exit(exits.INTERRUPTED)

@@ -147,13 +147,15 @@ def _translated(error: Exception, address: str, job: str = "") -> HeavyError:
     if isinstance(error, AuthenticationError) or "401" in text or "403" in text:
         return Unauthenticated(
             f"Ray's job server at {address} wants its cluster's token: set RAY_AUTH_MODE=token and "
-            "RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to what the head was started with."
+            "RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to what the head was started with.",
+            complete=True,
         )
     if isinstance(error, OSError) or "connect" in text.lower():
         back = f" If the job still runs: {_way_back(job, address)}" if job else ""
         return ServerUnavailable(
             f"Ray's job server at {address} cannot be reached ({text}). Is the head up, with its dashboard? "
-            f"--address says where it is.{back}"
+            f"--address says where it is.{back}",
+            complete=True,
         )
     return ConfigError(f"Ray's job server at {address} refused: {text}")
 

@@ -128,3 +128,9 @@ def test_flags_that_were_not_given_are_the_servers_to_choose() -> None:
     draft = policy_of(given)
     assert (draft.width, draft.aggregation, draft.tools, draft.seed) == (4, AggregationMode.VOTE, None, None)
     assert policy_of({**given, "no_tools": True}).tools == ()
+
+
+def test_a_hint_says_what_to_do_unless_the_error_has_said_it() -> None:
+    assert "heavy up" in exits.hint_of(ServerUnavailable("x"))
+    assert exits.hint_of(ServerUnavailable("x", complete=True)) == ""
+    assert exits.hint_of(HeavyError("x")) == ""
