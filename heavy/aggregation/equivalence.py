@@ -59,8 +59,11 @@ def plainly_same(left: str, right: str) -> bool | None:
 class Equivalence:
     """Judges pairs of answers. Owns one helper process, started when first needed; close it when done."""
 
-    def __init__(self, timeout_s: float = VERDICT_TIMEOUT_S) -> None:
+    def __init__(
+        self, timeout_s: float = VERDICT_TIMEOUT_S, start_timeout_s: float = START_TIMEOUT_S
+    ) -> None:
         self._timeout_s = timeout_s
+        self._start_timeout_s = start_timeout_s
         self._process: asyncio.subprocess.Process | None = None
         self._verdicts: dict[tuple[str, str], bool] = {}
         self._lock = asyncio.Lock()
@@ -106,7 +109,7 @@ class Equivalence:
             stderr=asyncio.subprocess.DEVNULL,
         )
         self._process = process
-        if await self._line(process, START_TIMEOUT_S) != b"ready\n":
+        if await self._line(process, self._start_timeout_s) != b"ready\n":
             await self._stop()
             raise HeavyError(
                 "The answer judge did not start; run `python -m heavy.aggregation.judge` to see why."

@@ -13,7 +13,7 @@ from typing import Final
 from heavy.core.ledger import Spend
 from heavy.core.runs import OutcomeKind
 from heavy.evals.calibration import Calibration, calibration
-from heavy.evals.estimates import any_at, most_of, sum_of, vote_at
+from heavy.evals.estimates import any_at, most_of, sum_of, vote_at, vote_of
 from heavy.evals.findings import (
     AgreementBin,
     ArmRow,
@@ -66,7 +66,7 @@ class _Ways:
         self.scored = scored
         self.width = max(len(q.arms) for q in scored)
         self.single = [sum(q.right) / len(q.arms) for q in scored]
-        self.vote = self.votes(self.width)
+        self.vote = [float(vote_of(q.groups, q.right, range(len(q.arms)))) for q in scored]
         self.any = [float(any(q.right)) for q in scored]
         self.heavy = [float(q.heavy.right) for q in scored]
         self.greedy: list[float] | None = None

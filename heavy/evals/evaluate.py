@@ -31,6 +31,10 @@ from heavy.evals.verdicts import KeptEquivalence, Verdicts
 
 REPORT: Final = "report"
 SCORES: Final = "scores.jsonl"
+MATHS_TIMEOUT_S: Final = 30.0
+MATHS_START_TIMEOUT_S: Final = 600.0
+"""How long the symbolic library may take for one pair, and to start. Nobody waits here, and verdicts are
+kept: a busy machine should not make them."""
 NOT_ASKED: Final = "it has not been asked yet"
 NO_GREEDY: Final = "its greedy run has not ended yet, or failed"
 
@@ -69,7 +73,7 @@ async def evaluated(
     missing: list[Unscored] = []
     ungraded: list[Unscored] = []
     with Verdicts(evaluation.verdicts) as verdicts:
-        equivalence = Equivalence()
+        equivalence = Equivalence(MATHS_TIMEOUT_S, MATHS_START_TIMEOUT_S)
         same = KeptEquivalence(equivalence, verdicts)
         judge = ModelJudge(evaluation.setting.judge, evaluation.judge_prompt, verdicts, ask, limits)
         graders = Graders(same, judge if evaluation.setting.judge else None)

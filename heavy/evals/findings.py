@@ -44,7 +44,8 @@ class ArmRow:
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """What k arms do: `vote` and `any` are means over all subsets of k arms. `any` is what a perfect
+    """What k arms do: `vote` and `any` are means over all subsets of k arms, and at n what the
+    server's own vote says. `any` is what a perfect
     aggregator could reach without an answer of its own. `heavy` is there where k of the arms were aggregated,
     below n a subset drawn for each question. Costs are in the report's `cost_unit`."""
 

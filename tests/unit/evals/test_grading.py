@@ -22,7 +22,7 @@ in_one_loop = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def graders() -> AsyncIterator[Graders]:
-    equivalence = Equivalence()
+    equivalence = Equivalence(timeout_s=60.0, start_timeout_s=110.0)
     yield Graders(equivalence.same)
     await equivalence.close()
 

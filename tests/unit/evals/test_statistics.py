@@ -1,36 +1,47 @@
 from __future__ import annotations
 
 import random
-from itertools import combinations
-from math import comb
+from collections.abc import Sequence
+from itertools import combinations, permutations
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heavy.evals.calibration import calibration
-from heavy.evals.estimates import any_at, most_of, sum_of, vote_at
+from heavy.evals.estimates import any_at, most_of, sum_of, vote_at, vote_of
 from heavy.evals.intervals import Bootstrap, wilson
 
 ARMS = st.lists(st.tuples(st.integers(-1, 3), st.booleans()), min_size=1, max_size=8)
 
 
-def by_hand(arms: list[tuple[int, bool]], k: int) -> float:
-    """The vote of every subset of k arms, counted one by one."""
-    right = 0
-    for subset in combinations(arms, k):
-        votes = [group for group, _ in subset if group >= 0]
-        leaders = [g for g in dict.fromkeys(votes) if votes.count(g) == max(map(votes.count, votes))]
-        right += bool(votes) and next(ok for group, ok in subset if group == leaders[0])
-    return right / comb(len(arms), k)
+def speaks(votes: Sequence[tuple[int, bool]]) -> bool:
+    """Whether the vote of these arms, in this order, is right."""
+    groups = [group for group, _ in votes if group >= 0]
+    leaders = [g for g in dict.fromkeys(groups) if groups.count(g) == max(map(groups.count, groups))]
+    return bool(leaders) and next(right for group, right in votes if group == leaders[0])
 
 
-@given(ARMS, st.data())
-def test_the_vote_of_k_is_the_mean_over_all_subsets(
+@given(st.lists(st.tuples(st.integers(-1, 2), st.booleans()), min_size=1, max_size=5), st.data())
+def test_the_vote_of_k_is_the_mean_over_all_subsets_in_all_orders(
     arms: list[tuple[int, bool]], data: st.DataObject
 ) -> None:
     k = data.draw(st.integers(1, len(arms)))
-    assert vote_at([g for g, _ in arms], [r for _, r in arms], k) == pytest.approx(by_hand(arms, k))
+    by_hand = [speaks(order) for order in permutations(arms, k)]
+    estimate = vote_at([g for g, _ in arms], [r for _, r in arms], k)
+    assert estimate == pytest.approx(sum(by_hand) / len(by_hand))
+
+
+@given(ARMS)
+def test_the_vote_of_all_in_their_order_is_the_servers(arms: list[tuple[int, bool]]) -> None:
+    groups, right = [g for g, _ in arms], [r for _, r in arms]
+    assert vote_of(groups, right, range(len(arms))) == speaks(arms)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=2, max_size=8))
+def test_two_votes_are_worth_no_more_than_one(arms: list[tuple[int, bool]]) -> None:
+    groups, right = [g for g, _ in arms], [r for _, r in arms]
+    assert vote_at(groups, right, 2) == pytest.approx(vote_at(groups, right, 1))
 
 
 @given(ARMS, st.data())
@@ -51,9 +62,10 @@ def test_the_slowest_and_the_sum_of_k_are_means_over_all_subsets(
     assert sum_of(values, k) == pytest.approx(sum(map(sum, subsets)) / len(subsets))
 
 
-def test_a_vote_of_two_that_differ_is_the_first_ones() -> None:
-    assert vote_at([0, 1], [True, False], 2) == 1.0
-    assert vote_at([0, 1], [False, True], 2) == 0.0
+def test_a_vote_of_two_that_differ_is_the_first_ones_whichever_that_is() -> None:
+    assert vote_of([0, 1], [True, False], (0, 1)) is True
+    assert vote_of([0, 1], [True, False], (1, 0)) is False
+    assert vote_at([0, 1], [True, False], 2) == 0.5
 
 
 def test_an_arm_without_an_answer_does_not_vote() -> None:
