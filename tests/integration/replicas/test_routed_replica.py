@@ -58,8 +58,13 @@ class Fleet:
 
     async def ask(self, **changes: object) -> Finished:
         events = [event async for event in self.router.generate(request(**changes))]
-        assert isinstance(events[-1], Finished)
-        return events[-1]
+        last = events[-1]
+        assert isinstance(last, Finished)
+        # What is cut before its end knows from its first word how long it had waited.
+        waited_s = [event.queue_s for event in events if isinstance(event, TextDelta) and event.queue_s]
+        assert waited_s[-1:] in ([], [last.timing.queue_s])
+        assert waited_s or not any(isinstance(event, TextDelta) for event in events)
+        return last
 
     async def breaker(self, name: str) -> BreakerState:
         [known] = [one for one in await self.registry.of(PROFILE) if one.info.replica == name]

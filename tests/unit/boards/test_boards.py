@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.boards.__main__ import BOARDS, DASHBOARDS, drifted, files
 from deploy.boards.alerts import ALERTS
@@ -87,6 +89,13 @@ def joined_by(word: str, metric: str, expression: str) -> bool:
     """Whether an aggregation is applied to a metric, or to its rate, directly."""
     pattern = rf"\b{word}(?: by \([^)]*\) )?\((?:rate\(|increase\()?{metric}(?:_total|_bucket|_sum|_count)?\b"
     return re.search(pattern, expression) is not None
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
+def test_grafanas_own_schema_reads_the_board_and_loses_nothing_of_it(board: Board) -> None:
+    text = files()[f"{board.uid}.json"]
+    read = Dashboard.from_json(json.loads(text))
+    assert json.loads(JSONEncoder().encode(read)) == json.loads(text)
 
 
 def test_what_every_coordinator_sees_is_never_added_up() -> None:
