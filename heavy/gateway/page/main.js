@@ -49,7 +49,14 @@ function match(path) {
 
 async function nothing(root) {
   document.title = "Not found · Heavy";
-  fill(root, problem("There is no such page", "Runs are listed on the first screen.", h("a", { href: "/" }, "To the runs")));
+  fill(
+    root,
+    problem(
+      "There is no such page",
+      "Runs are listed on the first screen.",
+      h("a", { href: "/" }, "To the runs"),
+    ),
+  );
 }
 
 /** A screen that could not be shown: sign in, or say what is wrong and offer to try again. */
@@ -62,7 +69,12 @@ function fail(error) {
     return signin(main, { refused, done: route });
   }
   if (!(error instanceof api.ApiError)) console.error(error);
-  const title = error.status === 0 ? "The server is not there" : error.status === 404 ? "There is no such run" : "That did not work";
+  const title =
+    error.status === 0
+      ? "The server is not there"
+      : error.status === 404
+        ? "There is no such run"
+        : "That did not work";
   document.title = `${title} · Heavy`;
   const again = error.passing ? h("button", { type: "button", on: { click: route } }, "Try again") : null;
   fill(main, problem(title, error.message, again, h("a", { href: "/" }, "To the runs")));
@@ -71,13 +83,17 @@ function fail(error) {
 
 function drawHeader() {
   for (const link of document.querySelectorAll(".top nav a")) {
-    const here = link.pathname === "/" ? /^\/(runs.*)?$/.test(location.pathname) : link.pathname === location.pathname;
+    const here =
+      link.pathname === "/" ? /^\/(runs.*)?$/.test(location.pathname) : link.pathname === location.pathname;
     if (here) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
     if ("admin" in link.dataset) link.hidden = !server?.admin;
   }
   const out = h("button", { type: "button", class: "plain", on: { click: leave } }, "Sign out");
-  fill(document.getElementById("who"), ...(server && !server.open ? [h("span", { class: "quiet" }, server.tenant), out] : []));
+  fill(
+    document.getElementById("who"),
+    ...(server && !server.open ? [h("span", { class: "quiet" }, server.tenant), out] : []),
+  );
 }
 
 function leave() {
@@ -95,7 +111,8 @@ function go(address) {
 /** Links within the page change the screen without loading it anew. */
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[href]");
-  if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
+  if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey)
+    return;
   if (link.origin !== location.origin || link.hash) return;
   event.preventDefault();
   go(link.pathname + link.search);

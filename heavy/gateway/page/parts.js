@@ -15,7 +15,12 @@ export function simulatedBadge() {
 }
 
 export function simulatedNotice() {
-  return h("p", { class: "notice simulated", role: "note" }, h("strong", {}, "SIMULATED "), "No model spoke. What is said here is made up by a load generator.");
+  return h(
+    "p",
+    { class: "notice simulated", role: "note" },
+    h("strong", {}, "SIMULATED "),
+    "No model spoke. What is said here is made up by a load generator.",
+  );
 }
 
 export function when(ms, nowMs) {
@@ -23,7 +28,13 @@ export function when(ms, nowMs) {
 }
 
 export function problem(title, message, ...actions) {
-  return h("section", { class: "problem", role: "alert" }, h("h1", {}, title), h("p", {}, message), h("p", { class: "actions" }, actions));
+  return h(
+    "section",
+    { class: "problem", role: "alert" },
+    h("h1", {}, title),
+    h("p", {}, message),
+    h("p", { class: "actions" }, actions),
+  );
 }
 
 /** A line about something that failed within a screen; `retry` is what to do about it. */

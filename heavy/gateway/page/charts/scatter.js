@@ -14,28 +14,58 @@ const LOG_FROM = 30; // a span wider than this factor is drawn on a logarithmic 
  */
 export function scatter(title, series, { format, tick: written = format, chosen }) {
   const points = series.flatMap((one, index) => one.points.map((point) => ({ ...point, series: index })));
-  if (!points.length) return h("figure", { class: "chart card" }, h("figcaption", {}, title), h("p", { class: "empty" }, "Nothing to draw yet."));
+  if (!points.length)
+    return h(
+      "figure",
+      { class: "chart card" },
+      h("figcaption", {}, title),
+      h("p", { class: "empty" }, "Nothing to draw yet."),
+    );
   // Text in a picture shrinks with it: on a narrow screen the picture is drawn narrower.
   const W = Math.max(340, Math.min(640, document.documentElement.clientWidth - 40));
-  const x = timeScale(points.map((point) => point.x), W);
+  const x = timeScale(
+    points.map((point) => point.x),
+    W,
+  );
   const y = valueScale(points.map((point) => point.y));
   const dot = svg("circle", { class: "here", r: 5, cx: -9, cy: -9 });
   const picture = svg(
     "svg",
-    { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${title}: ${points.length} runs, from ${format(y.least)} to ${format(y.most)}` },
+    {
+      viewBox: `0 0 ${W} ${H}`,
+      role: "img",
+      "aria-label": `${title}: ${points.length} runs, from ${format(y.least)} to ${format(y.most)}`,
+    },
     y.ticks.map((tick) => [
       svg("line", { class: "grid", x1: EDGE.left, x2: W - EDGE.right, y1: y.at(tick), y2: y.at(tick) }),
-      svg("text", { class: "axis", x: EDGE.left - 6, y: y.at(tick) + 4, "text-anchor": "end" }, written(tick)),
+      svg(
+        "text",
+        { class: "axis", x: EDGE.left - 6, y: y.at(tick) + 4, "text-anchor": "end" },
+        written(tick),
+      ),
     ]),
-    x.ticks.map((tick) => svg("text", { class: "axis", x: x.at(tick.ms), y: H - 8, "text-anchor": "middle" }, tick.text)),
-    series.map((one, index) => svg("path", { class: `dots series-${index % 6}`, d: one.points.map((point) => `M${x.at(point.x).toFixed(1)} ${y.at(point.y).toFixed(1)}h0`).join("") })),
+    x.ticks.map((tick) =>
+      svg("text", { class: "axis", x: x.at(tick.ms), y: H - 8, "text-anchor": "middle" }, tick.text),
+    ),
+    series.map((one, index) =>
+      svg("path", {
+        class: `dots series-${index % 6}`,
+        d: one.points.map((point) => `M${x.at(point.x).toFixed(1)} ${y.at(point.y).toFixed(1)}h0`).join(""),
+      }),
+    ),
     dot,
   );
   const said = h("span", { class: "quiet hover", "aria-hidden": "true" });
   let near = null;
   picture.addEventListener("pointermove", (event) => {
     const box = picture.getBoundingClientRect();
-    near = nearest(points, x, y, ((event.clientX - box.left) / box.width) * W, ((event.clientY - box.top) / box.height) * H);
+    near = nearest(
+      points,
+      x,
+      y,
+      ((event.clientX - box.left) / box.width) * W,
+      ((event.clientY - box.top) / box.height) * H,
+    );
     dot.setAttribute("cx", near ? x.at(near.x) : -9);
     dot.setAttribute("cy", near ? y.at(near.y) : -9);
     fill(said, near ? `${format(near.y)} · ${clockTime(near.x)} · ${near.run.question.slice(0, 60)}` : "");
@@ -75,12 +105,22 @@ function valueScale(values) {
   if (most / least > LOG_FROM) {
     const [low, high] = [Math.floor(Math.log10(least)), Math.ceil(Math.log10(most))];
     const at = (value) => EDGE.top + (1 - (Math.log10(value) - low) / (high - low)) * height;
-    return { at, least, most, ticks: Array.from({ length: high - low + 1 }, (_, index) => 10 ** (low + index)) };
+    return {
+      at,
+      least,
+      most,
+      ticks: Array.from({ length: high - low + 1 }, (_, index) => 10 ** (low + index)),
+    };
   }
   const step = niceStep(most / 4);
   const top = Math.ceil(most / step) * step;
   const at = (value) => EDGE.top + (1 - value / top) * height;
-  return { at, least, most, ticks: Array.from({ length: Math.round(top / step) + 1 }, (_, index) => index * step) };
+  return {
+    at,
+    least,
+    most,
+    ticks: Array.from({ length: Math.round(top / step) + 1 }, (_, index) => index * step),
+  };
 }
 
 function niceStep(value) {

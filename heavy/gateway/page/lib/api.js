@@ -30,7 +30,10 @@ export async function send(path, { headers = {}, ...options } = {}) {
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(0, { code: "unreachable", message: "The server does not answer. It may be restarting, or the connection is lost." });
+    throw new ApiError(0, {
+      code: "unreachable",
+      message: "The server does not answer. It may be restarting, or the connection is lost.",
+    });
   }
   if (!response.ok) throw new ApiError(response.status, await problemOf(response));
   return response;
@@ -49,7 +52,12 @@ async function json(path, options) {
 }
 
 function post(path, body, options) {
-  return json(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), ...options });
+  return json(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+    ...options,
+  });
 }
 
 export const server = (signal) => json("/server", { signal });
@@ -69,7 +77,7 @@ export function runs({ states = [], id = "", pageToken = "", pageSize = 50 }, si
 
 /** A run's log in brief, page by page, from number `after` on. */
 export async function* briefs(id, after, signal) {
-  for (let more = true; more; ) {
+  for (let more = true; more;) {
     const page = await json(`/runs/${encodeURIComponent(id)}/briefs?after=${after}`, { signal });
     yield page.records;
     ({ after, more } = page);
@@ -79,7 +87,7 @@ export async function* briefs(id, after, signal) {
 /** Full records of one trajectory, those numbered `first` to `last`. */
 export async function records(id, trajectory, first, last, signal) {
   const found = [];
-  for (let after = first - 1, more = true; more && after < last; ) {
+  for (let after = first - 1, more = true; more && after < last;) {
     const query = new URLSearchParams({ trajectory, after: String(after), limit: "100" });
     const page = await json(`/runs/${encodeURIComponent(id)}/records?${query}`, { signal });
     found.push(...page.records.filter((record) => record.number <= last));

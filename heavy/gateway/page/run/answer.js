@@ -11,12 +11,17 @@ export function answerCards(detail, cited) {
 }
 
 function answerCard({ result, summary }, cited) {
-  const short = result.short_answer && result.short_answer.trim() !== result.answer.trim() ? h("p", { class: "short" }, result.short_answer) : null;
+  const short =
+    result.short_answer && result.short_answer.trim() !== result.answer.trim()
+      ? h("p", { class: "short" }, result.short_answer)
+      : null;
   return h(
     "section",
     { class: "card answer", "aria-label": "Answer" },
     h("div", { class: "bar" }, h("h2", {}, "Answer"), h("span", { class: "quiet" }, METHODS[result.method])),
-    result.abstained ? h("p", { class: "notice" }, "The aggregator abstained: it found no answer that it would stand by.") : short,
+    result.abstained
+      ? h("p", { class: "notice" }, "The aggregator abstained: it found no answer that it would stand by.")
+      : short,
     result.answer ? h("div", { class: "prose" }, result.answer) : null,
     h("p", { class: "quiet small" }, `Answered by ${summary.models.map((model) => model.title).join(", ")}`),
     result.citations.length ? citations(result.citations, cited) : null,
@@ -36,7 +41,14 @@ function citations(list, cited) {
         return h(
           "li",
           {},
-          h("a", { href: `#${one.trajectory}-${one.step ?? "end"}`, on: { click: (event) => (event.preventDefault(), cited(one.trajectory, one.step)) } }, `${laneName(one.trajectory)}${place}`),
+          h(
+            "a",
+            {
+              href: `#${one.trajectory}-${one.step ?? "end"}`,
+              on: { click: (event) => (event.preventDefault(), cited(one.trajectory, one.step)) },
+            },
+            `${laneName(one.trajectory)}${place}`,
+          ),
           one.note ? h("span", { class: "quiet" }, ` ${one.note}`) : null,
         );
       }),
@@ -49,9 +61,30 @@ function agreementCard({ agreement, dissent, method, short_answer: chosen }, cit
   return h(
     "section",
     { class: "card agreement", "aria-label": "Agreement" },
-    h("div", { class: "bar" }, h("h2", {}, "Agreement"), arms ? h("span", { class: "quiet" }, `${percent(agreement.share)} say the same`) : null),
-    arms ? h("ol", { class: "groups" }, agreement.groups.map((group, index) => groupItem(group, index === 0, group.answer === chosen, arms, cited))) : h("p", { class: "quiet" }, method === "single" ? "One arm answered; there was nobody to agree with." : "No two answers could be compared."),
-    dissent ? h("div", { class: "dissent" }, h("h3", {}, "Dissent"), h("div", { class: "prose" }, dissent)) : null,
+    h(
+      "div",
+      { class: "bar" },
+      h("h2", {}, "Agreement"),
+      arms ? h("span", { class: "quiet" }, `${percent(agreement.share)} say the same`) : null,
+    ),
+    arms
+      ? h(
+          "ol",
+          { class: "groups" },
+          agreement.groups.map((group, index) =>
+            groupItem(group, index === 0, group.answer === chosen, arms, cited),
+          ),
+        )
+      : h(
+          "p",
+          { class: "quiet" },
+          method === "single"
+            ? "One arm answered; there was nobody to agree with."
+            : "No two answers could be compared.",
+        ),
+    dissent
+      ? h("div", { class: "dissent" }, h("h3", {}, "Dissent"), h("div", { class: "prose" }, dissent))
+      : null,
   );
 }
 
@@ -61,8 +94,18 @@ function groupItem(group, leads, chosen, arms, cited) {
     "li",
     { class: `${leads ? "leading" : ""} ${chosen ? "chosen" : ""}` },
     h("div", { class: "said" }, group.answer || "(no answer)"),
-    h("div", { class: "share", role: "img", "aria-label": `${group.arms.length} of ${arms} arms` }, h("span", { style: { width: `${share * 100}%` } })),
-    h("div", { class: "arms" }, group.arms.map((arm) => h("button", { type: "button", class: "plain", on: { click: () => cited(arm, null) } }, laneName(arm)))),
+    h(
+      "div",
+      { class: "share", role: "img", "aria-label": `${group.arms.length} of ${arms} arms` },
+      h("span", { style: { width: `${share * 100}%` } }),
+    ),
+    h(
+      "div",
+      { class: "arms" },
+      group.arms.map((arm) =>
+        h("button", { type: "button", class: "plain", on: { click: () => cited(arm, null) } }, laneName(arm)),
+      ),
+    ),
   );
 }
 
@@ -80,7 +123,11 @@ function failureCard(failure, state, cited) {
             h(
               "li",
               {},
-              h("button", { type: "button", class: "plain", on: { click: () => cited(outcome.trajectory, null) } }, laneName(outcome.trajectory)),
+              h(
+                "button",
+                { type: "button", class: "plain", on: { click: () => cited(outcome.trajectory, null) } },
+                laneName(outcome.trajectory),
+              ),
               h("span", { class: `pill ${outcome.kind}` }, outcome.kind),
               h("span", {}, outcome.reason),
               h("span", { class: "quiet" }, outcome.detail),

@@ -25,9 +25,38 @@ export function ledgerCard(rows, total, cache, final) {
       h(
         "table",
         {},
-        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Trajectory"), COLUMNS.map(([name]) => h("th", { scope: "col" }, name)))),
-        h("tbody", {}, rows.map(([name, spend]) => h("tr", {}, h("th", { scope: "row" }, laneName(name)), COLUMNS.map(([, show]) => h("td", {}, show(spend)))))),
-        h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, "In all"), COLUMNS.map(([, show]) => h("td", {}, show(total))))),
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            h("th", { scope: "col" }, "Trajectory"),
+            COLUMNS.map(([name]) => h("th", { scope: "col" }, name)),
+          ),
+        ),
+        h(
+          "tbody",
+          {},
+          rows.map(([name, spend]) =>
+            h(
+              "tr",
+              {},
+              h("th", { scope: "row" }, laneName(name)),
+              COLUMNS.map(([, show]) => h("td", {}, show(spend))),
+            ),
+          ),
+        ),
+        h(
+          "tfoot",
+          {},
+          h(
+            "tr",
+            {},
+            h("th", { scope: "row" }, "In all"),
+            COLUMNS.map(([, show]) => h("td", {}, show(total))),
+          ),
+        ),
       ),
     ),
     cacheLine(cache),
@@ -37,7 +66,12 @@ export function ledgerCard(rows, total, cache, final) {
 function cacheLine(cache) {
   const entries = Object.entries(cache);
   if (!entries.length) return null;
-  return h("p", { class: "facts" }, "Tool results: ", entries.map(([state, number]) => h("span", { class: `cache ${state}` }, `${number} ${state}`)));
+  return h(
+    "p",
+    { class: "facts" },
+    "Tool results: ",
+    entries.map(([state, number]) => h("span", { class: `cache ${state}` }, `${number} ${state}`)),
+  );
 }
 
 /** Single against heavy: what the arm in the middle would have cost alone, and how long it took. */
@@ -47,18 +81,52 @@ export function premiumCard(summary, policy) {
   const wall = (summary.ended_ms - summary.created_ms) / 1000;
   const lines = [
     ["Cost", usd(arm.cost_usd), usd(spend.cost_usd), arm.cost_usd > 0 ? spend.cost_usd / arm.cost_usd : null],
-    ["Tokens", count(arm.tokens_prompt + arm.tokens_output), count(spend.tokens_prompt + spend.tokens_output), ratio(spend.tokens_prompt + spend.tokens_output, arm.tokens_prompt + arm.tokens_output)],
+    [
+      "Tokens",
+      count(arm.tokens_prompt + arm.tokens_output),
+      count(spend.tokens_prompt + spend.tokens_output),
+      ratio(spend.tokens_prompt + spend.tokens_output, arm.tokens_prompt + arm.tokens_output),
+    ],
     ["Time", seconds(arm.wall_s), seconds(wall), ratio(wall, arm.wall_s)],
   ];
   return h(
     "section",
     { class: "card premium", "aria-label": "Single against heavy" },
-    h("div", { class: "bar" }, h("h2", {}, "Single against heavy"), h("span", { class: "quiet" }, `the arm in the middle against ${policy.width} and the aggregation`)),
+    h(
+      "div",
+      { class: "bar" },
+      h("h2", {}, "Single against heavy"),
+      h("span", { class: "quiet" }, `the arm in the middle against ${policy.width} and the aggregation`),
+    ),
     h(
       "table",
       {},
-      h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col" }, "One arm"), h("th", { scope: "col" }, "This run"), h("th", { scope: "col" }, "Premium"))),
-      h("tbody", {}, lines.map(([name, one, all, factor]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, one), h("td", {}, all), h("td", {}, factor ? times(factor) : "–")))),
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          h("td", {}),
+          h("th", { scope: "col" }, "One arm"),
+          h("th", { scope: "col" }, "This run"),
+          h("th", { scope: "col" }, "Premium"),
+        ),
+      ),
+      h(
+        "tbody",
+        {},
+        lines.map(([name, one, all, factor]) =>
+          h(
+            "tr",
+            {},
+            h("th", { scope: "row" }, name),
+            h("td", {}, one),
+            h("td", {}, all),
+            h("td", {}, factor ? times(factor) : "–"),
+          ),
+        ),
+      ),
     ),
   );
 }

@@ -26,18 +26,38 @@ class Step {
     if (record.kind === "generation") {
       const { queue_s: queue, first_token_s: first, decode_s: decode } = record.timing;
       const startMs = Math.max(sinceMs, record.at_ms - (queue + first + decode) * 1000);
-      this.generation = { ...record, startMs, queuedMs: startMs + queue * 1000, firstMs: startMs + (queue + first) * 1000 };
+      this.generation = {
+        ...record,
+        startMs,
+        queuedMs: startMs + queue * 1000,
+        firstMs: startMs + (queue + first) * 1000,
+      };
       this.partial = null;
       this.#span(startMs, record.at_ms);
     } else if (record.kind === "partial_generation") {
       this.partial = { ...record, startMs: this.partial?.startMs ?? sinceMs };
       this.#span(this.partial.startMs, record.at_ms);
     } else if (record.kind === "tool_intent") {
-      this.tools.push({ id: record.call_id, name: record.name, startMs: record.at_ms, endMs: null, intent: record, result: null });
+      this.tools.push({
+        id: record.call_id,
+        name: record.name,
+        startMs: record.at_ms,
+        endMs: null,
+        intent: record,
+        result: null,
+      });
       this.#span(record.at_ms, record.at_ms);
     } else if (record.kind === "tool_result") {
       let call = this.tools.find((tool) => tool.id === record.call_id && !tool.result);
-      if (!call) this.tools.push((call = { id: record.call_id, name: record.name, startMs: record.at_ms - record.duration_s * 1000, intent: null }));
+      if (!call)
+        this.tools.push(
+          (call = {
+            id: record.call_id,
+            name: record.name,
+            startMs: record.at_ms - record.duration_s * 1000,
+            intent: null,
+          }),
+        );
       call.result = record;
       call.endMs = record.at_ms;
       this.#span(call.startMs, record.at_ms);
@@ -64,7 +84,16 @@ class Lane {
     this.notes = [];
     this.saying = null; // {step, reasoning, content} of the generation in progress
     this.cache = {};
-    this.spend = { tokens_prompt: 0, tokens_cached: 0, tokens_reasoning: 0, tokens_output: 0, tool_calls: 0, gpu_seconds: 0, cost_usd: 0, wall_s: 0 };
+    this.spend = {
+      tokens_prompt: 0,
+      tokens_cached: 0,
+      tokens_reasoning: 0,
+      tokens_output: 0,
+      tool_calls: 0,
+      gpu_seconds: 0,
+      cost_usd: 0,
+      wall_s: 0,
+    };
     this.byIndex = new Map();
   }
 
@@ -103,7 +132,8 @@ class Lane {
       this.outcome = record.outcome;
       this.endMs = record.at_ms;
       this.saying = null;
-      if (record.outcome.spend.tokens_output || record.outcome.spend.cost_usd) this.spend = record.outcome.spend;
+      if (record.outcome.spend.tokens_output || record.outcome.spend.cost_usd)
+        this.spend = record.outcome.spend;
     } else {
       this.notes.push({ atMs: record.at_ms, step: record.step, text: record.preview });
     }
@@ -148,7 +178,9 @@ export class RunModel {
 
   /** Arms by index, the aggregator last. */
   get ordered() {
-    return [...this.lanes.values()].sort((a, b) => (a.name === AGGREGATOR) - (b.name === AGGREGATOR) || (a.name < b.name ? -1 : 1));
+    return [...this.lanes.values()].sort(
+      (a, b) => (a.name === AGGREGATOR) - (b.name === AGGREGATOR) || (a.name < b.name ? -1 : 1),
+    );
   }
 
   get latestMs() {
@@ -176,20 +208,23 @@ export class RunModel {
     const lane = this.lane(delta.trajectory);
     if (lane.outcome) return;
     if (lane.saying?.step !== delta.step) lane.saying = { step: delta.step, reasoning: "", content: "" };
-    for (const kind of ["reasoning", "content"]) lane.saying[kind] = (lane.saying[kind] + delta[kind]).slice(-SAYING_CHARS);
+    for (const kind of ["reasoning", "content"])
+      lane.saying[kind] = (lane.saying[kind] + delta[kind]).slice(-SAYING_CHARS);
   }
 
   /** What is spent so far, over all lanes. */
   get spend() {
     const total = {};
-    for (const lane of this.lanes.values()) for (const [key, value] of Object.entries(lane.spend)) total[key] = (total[key] ?? 0) + value;
+    for (const lane of this.lanes.values())
+      for (const [key, value] of Object.entries(lane.spend)) total[key] = (total[key] ?? 0) + value;
     return total;
   }
 
   /** How many tool results came how: {hit: 3, miss: 1, error: 2}. */
   get cache() {
     const total = {};
-    for (const lane of this.lanes.values()) for (const [key, value] of Object.entries(lane.cache)) total[key] = (total[key] ?? 0) + value;
+    for (const lane of this.lanes.values())
+      for (const [key, value] of Object.entries(lane.cache)) total[key] = (total[key] ?? 0) + value;
     return total;
   }
 }
@@ -197,10 +232,15 @@ export class RunModel {
 /** What a step was, in words. */
 export function stepWords(step) {
   const words = [`step ${step.index + 1}`];
-  if (step.generation) words.push(`${step.generation.spend.tokens_output} tokens in ${Math.round(step.generation.at_ms - step.generation.startMs)} ms`);
+  if (step.generation)
+    words.push(
+      `${step.generation.spend.tokens_output} tokens in ${Math.round(step.generation.at_ms - step.generation.startMs)} ms`,
+    );
   else if (step.partial) words.push(`unfinished generation, ${step.partial.tokens_output} tokens`);
   for (const tool of step.tools) {
-    words.push(`${tool.name} ${tool.result ? (tool.result.unknown ? "unknown" : tool.result.is_error ? "error" : tool.result.cache) : "under way"}`);
+    words.push(
+      `${tool.name} ${tool.result ? (tool.result.unknown ? "unknown" : tool.result.is_error ? "error" : tool.result.cache) : "under way"}`,
+    );
   }
   return words.join(", ");
 }

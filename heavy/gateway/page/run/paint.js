@@ -5,7 +5,24 @@ export const LANE = 34; // pixels
 export const AXIS = 22;
 const SAYING_LEAST = 80; // pixels below which there is no room for words
 
-const NAMES = ["ink", "quiet", "line", "wait", "prefill", "decode", "hit", "coalesced", "miss", "bypass", "stale", "bad", "cut", "good", "accent", "card"];
+const NAMES = [
+  "ink",
+  "quiet",
+  "line",
+  "wait",
+  "prefill",
+  "decode",
+  "hit",
+  "coalesced",
+  "miss",
+  "bypass",
+  "stale",
+  "bad",
+  "cut",
+  "good",
+  "accent",
+  "card",
+];
 
 /** The colours of the style sheet as they are now, light or dark. */
 export function palette() {
@@ -59,7 +76,8 @@ export class Painter {
     const middle = top + LANE / 2;
     const startMs = lane.startMs ?? nowMs;
     this.#bar(startMs, lane.endMs ?? lane.lastMs ?? nowMs, middle - 0.5, 1, colours.quiet);
-    for (const step of visible(lane.steps, this)) this.#step(step, top, going && lane.endMs === null ? nowMs : null);
+    for (const step of visible(lane.steps, this))
+      this.#step(step, top, going && lane.endMs === null ? nowMs : null);
     if (going && lane.endMs === null && lane.startMs !== null) this.#underWay(lane, top, nowMs);
     if (lane.outcome) this.#outcome(lane, top);
     context.globalAlpha = 1;
@@ -76,7 +94,15 @@ export class Painter {
     if (partial) {
       this.#bar(partial.startMs, partial.at_ms, top + 8, 12, colours.cut, 0.6);
     }
-    for (const tool of step.tools) this.#bar(tool.startMs, tool.endMs ?? nowMs ?? tool.startMs, top + 22, 5, toolColour(tool, colours), 1.2);
+    for (const tool of step.tools)
+      this.#bar(
+        tool.startMs,
+        tool.endMs ?? nowMs ?? tool.startMs,
+        top + 22,
+        5,
+        toolColour(tool, colours),
+        1.2,
+      );
   }
 
   /** The generation that has not ended yet, and below it the end of what it has said. */
@@ -97,7 +123,11 @@ export class Painter {
     context.font = "10px system-ui, sans-serif";
     context.textAlign = "right";
     context.fillStyle = colours.quiet;
-    context.fillText((lane.saying.content || lane.saying.reasoning).slice(-240).replace(/\s+/g, " "), right, top + 27);
+    context.fillText(
+      (lane.saying.content || lane.saying.reasoning).slice(-240).replace(/\s+/g, " "),
+      right,
+      top + 27,
+    );
     context.restore();
   }
 
@@ -155,12 +185,14 @@ function* visible(steps, painter) {
 
 export function toolColour(tool, colours) {
   if (!tool.result) return colours.wait;
-  return tool.result.is_error ? colours.bad : colours[tool.result.cache] ?? colours.miss;
+  return tool.result.is_error ? colours.bad : (colours[tool.result.cache] ?? colours.miss);
 }
 
 /** 1, 2 or 5 times a power of ten milliseconds; above a second, parts of a minute and an hour. */
 function roundStep(ms) {
-  for (const step of [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 15e3, 3e4, 6e4, 12e4, 3e5, 6e5, 12e5, 18e5]) {
+  for (const step of [
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 15e3, 3e4, 6e4, 12e4, 3e5, 6e5, 12e5, 18e5,
+  ]) {
     if (step >= ms) return step;
   }
   return Math.ceil(ms / 36e5) * 36e5;

@@ -22,8 +22,20 @@ export class Reader {
     this.head = h("div", { class: "head" });
     this.steps = h("ol", { class: "steps" });
     this.saying = h("div", { class: "saying", hidden: true });
-    this.panel = h("div", { role: "tabpanel", id: "trajectory", "aria-labelledby": "tab-", tabindex: -1 }, this.head, this.steps, this.saying);
-    this.element = h("section", { class: "card reader", "aria-label": "Trajectories" }, h("h2", {}, "Trajectories"), this.tabs, this.panel);
+    this.panel = h(
+      "div",
+      { role: "tabpanel", id: "trajectory", "aria-labelledby": "tab-", tabindex: -1 },
+      this.head,
+      this.steps,
+      this.saying,
+    );
+    this.element = h(
+      "section",
+      { class: "card reader", "aria-label": "Trajectories" },
+      h("h2", {}, "Trajectories"),
+      this.tabs,
+      this.panel,
+    );
     this.tabs.addEventListener("keydown", (event) => this.#turn(event));
   }
 
@@ -107,7 +119,9 @@ export class Reader {
 
   #drawHead(lane) {
     const { outcome } = lane;
-    const cache = Object.entries(lane.cache).map(([state, number]) => h("span", { class: `cache ${state}` }, `${number} ${state}`));
+    const cache = Object.entries(lane.cache).map(([state, number]) =>
+      h("span", { class: `cache ${state}` }, `${number} ${state}`),
+    );
     fill(
       this.head,
       h(
@@ -168,7 +182,11 @@ export class Reader {
     if (!line) {
       line = { index: step.index, open: false, shown: 0 };
       line.summary = h("span", { class: "summary" });
-      line.button = h("button", { type: "button", "aria-expanded": "false", on: { click: () => this.#toggle(line) } }, line.summary);
+      line.button = h(
+        "button",
+        { type: "button", "aria-expanded": "false", on: { click: () => this.#toggle(line) } },
+        line.summary,
+      );
       line.body = h("div", { class: "body", hidden: true });
       line.element = h("li", { class: "step", id: `${this.lane}-${step.index}` }, line.button, line.body);
       line.drawn = -1;
@@ -216,7 +234,11 @@ export class Reader {
       const records = await api.records(this.runId, this.lane, step.first, step.last, this.signal);
       if (line.open) fill(line.body, bodyOf(records.filter((record) => record.step === step.index)));
     } catch (error) {
-      if (!this.signal.aborted) fill(line.body, failure(error, () => this.#load(line)));
+      if (!this.signal.aborted)
+        fill(
+          line.body,
+          failure(error, () => this.#load(line)),
+        );
     }
   }
 
@@ -228,7 +250,12 @@ export class Reader {
     if (!saying) return this.saying.replaceChildren();
     fill(
       this.saying,
-      h("p", { class: "facts" }, h("span", { class: "pill running" }, `step ${saying.step + 1}`), h("span", {}, "as it comes")),
+      h(
+        "p",
+        { class: "facts" },
+        h("span", { class: "pill running" }, `step ${saying.step + 1}`),
+        h("span", {}, "as it comes"),
+      ),
       saying.reasoning ? h("pre", { class: "text reasoning" }, saying.reasoning) : null,
       saying.content ? h("pre", { class: "text" }, saying.content) : null,
     );
@@ -245,7 +272,9 @@ function summaryOf(step) {
     generation && h("span", { class: "took" }, `${count(generation.spend.tokens_output)} tok`),
     partial && h("span", { class: "pill cut" }, `unfinished: ${partial.event || "checkpoint"}`),
     generation?.finish_reason === "length" && h("span", { class: "pill cut" }, "length"),
-    step.tools.map((tool) => h("span", { class: `cache ${toolState(tool)}` }, `${tool.name} · ${toolState(tool)}`)),
+    step.tools.map((tool) =>
+      h("span", { class: `cache ${toolState(tool)}` }, `${tool.name} · ${toolState(tool)}`),
+    ),
     h("span", { class: "preview" }, begun?.preview ?? ""),
   ];
 }
@@ -260,7 +289,9 @@ function toolState(tool) {
 function bodyOf(records) {
   const whole = records.filter((one) => one.body.kind === "generation");
   const shown = records.filter((one) => one.body.kind !== "partial_generation" || !whole.length);
-  const results = new Map(shown.filter((one) => one.body.kind === "tool_result").map((one) => [one.body.call_id, one.body]));
+  const results = new Map(
+    shown.filter((one) => one.body.kind === "tool_result").map((one) => [one.body.call_id, one.body]),
+  );
   return shown.map(({ body }) => {
     if (body.kind === "generation" || body.kind === "partial_generation") return saidOf(body);
     if (body.kind === "tool_intent") return callOf(body, results.get(body.call.id));
@@ -274,18 +305,39 @@ function saidOf(body) {
   return [
     message.reasoning ? part("Thinks", message.reasoning, "reasoning") : null,
     message.content ? part("Says", message.content) : null,
-    body.replica ? h("p", { class: "quiet small" }, `${body.model} on ${body.replica} · ${body.finish_reason}${body.repairs.length ? ` · mended: ${body.repairs.join(", ")}` : ""}`) : null,
+    body.replica
+      ? h(
+          "p",
+          { class: "quiet small" },
+          `${body.model} on ${body.replica} · ${body.finish_reason}${body.repairs.length ? ` · mended: ${body.repairs.join(", ")}` : ""}`,
+        )
+      : null,
   ];
 }
 
 function callOf({ call, effects }, result) {
-  const state = result ? (result.unknown ? "unknown" : result.is_error ? "error" : result.cache) : "no result";
+  const state = result
+    ? result.unknown
+      ? "unknown"
+      : result.is_error
+        ? "error"
+        : result.cache
+    : "no result";
   return h(
     "div",
     { class: "call" },
-    h("p", { class: "facts" }, h("strong", {}, call.name), h("span", { class: `cache ${state}` }, state), result ? h("span", {}, seconds(result.duration_s)) : null, effects === "write" ? h("span", { class: "pill cut" }, "changes the world") : null),
+    h(
+      "p",
+      { class: "facts" },
+      h("strong", {}, call.name),
+      h("span", { class: `cache ${state}` }, state),
+      result ? h("span", {}, seconds(result.duration_s)) : null,
+      effects === "write" ? h("span", { class: "pill cut" }, "changes the world") : null,
+    ),
     text(argumentsOf(call.arguments), "code"),
-    result ? text(result.content || "(nothing)", result.is_error ? "code bad" : "code result") : h("p", { class: "note" }, "No result was recorded: whether the call was carried out is unknown."),
+    result
+      ? text(result.content || "(nothing)", result.is_error ? "code bad" : "code result")
+      : h("p", { class: "note" }, "No result was recorded: whether the call was carried out is unknown."),
   );
 }
 
@@ -309,6 +361,10 @@ function part(name, content, kind = "") {
 function text(content, kind) {
   const shown = h("pre", { class: `text ${kind}`, tabindex: 0 }, content.slice(0, TEXT_CHARS));
   if (content.length <= TEXT_CHARS) return shown;
-  const more = h("button", { type: "button", class: "plain", on: { click: () => ((shown.textContent = content), more.remove()) } }, `Show all ${count(content.length)} characters`);
+  const more = h(
+    "button",
+    { type: "button", class: "plain", on: { click: () => ((shown.textContent = content), more.remove()) } },
+    `Show all ${count(content.length)} characters`,
+  );
   return [shown, more];
 }

@@ -22,7 +22,8 @@ const LEGEND = [
   ["cut", "cut"],
 ];
 
-const HELP = "Timeline of the run. Left and right arrows go from step to step, up and down from lane to lane, Enter reads a step, plus and minus zoom, 0 shows all.";
+const HELP =
+  "Timeline of the run. Left and right arrows go from step to step, up and down from lane to lane, Enter reads a step, plus and minus zoom, 0 shows all.";
 
 export class Timeline {
   /** `chosen(lane, step)` hears what was clicked or entered. `nowMs()` is the server's clock. */
@@ -37,7 +38,13 @@ export class Timeline {
     this.space = h("div", { class: "space" });
     this.scroller = h(
       "div",
-      { class: "scroller", tabindex: 0, role: "application", "aria-roledescription": "timeline", "aria-label": HELP },
+      {
+        class: "scroller",
+        tabindex: 0,
+        role: "application",
+        "aria-roledescription": "timeline",
+        "aria-label": HELP,
+      },
       this.space,
       this.canvas,
     );
@@ -48,13 +55,22 @@ export class Timeline {
       { class: "card timeline", "aria-label": "Timeline" },
       h("div", { class: "bar" }, h("h2", {}, "Timeline"), this.#buttons()),
       h("div", { class: "strip" }, this.labels, this.scroller, this.tip),
-      h("ul", { class: "legend", "aria-label": "Colours" }, LEGEND.map(([name, text]) => h("li", { class: `key ${name}` }, text))),
+      h(
+        "ul",
+        { class: "legend", "aria-label": "Colours" },
+        LEGEND.map(([name, text]) => h("li", { class: `key ${name}` }, text)),
+      ),
     );
     this.#listen(signal);
   }
 
   #buttons() {
-    const button = (text, name, act) => h("button", { type: "button", class: "plain", "aria-label": name, title: name, on: { click: act } }, text);
+    const button = (text, name, act) =>
+      h(
+        "button",
+        { type: "button", class: "plain", "aria-label": name, title: name, on: { click: act } },
+        text,
+      );
     return h(
       "div",
       { class: "zoom", role: "group", "aria-label": "Zoom" },
@@ -75,7 +91,11 @@ export class Timeline {
     this.canvas.addEventListener("pointermove", (event) => this.#hover(event), options);
     this.canvas.addEventListener("pointerleave", () => this.#hover(null), options);
     this.canvas.addEventListener("click", (event) => this.#click(event), options);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => ((this.colours = null), redraw()), options);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener(
+      "change",
+      () => ((this.colours = null), redraw()),
+      options,
+    );
     const size = new ResizeObserver(redraw);
     size.observe(this.scroller);
     const timer = setInterval(() => !this.model.ended && !document.hidden && this.redraw(), LIVE_FRAME_MS);
@@ -121,7 +141,10 @@ export class Timeline {
     const width = this.scroller.clientWidth;
     const height = AXIS + this.#lanes.length * LANE + 4;
     const dense = window.devicePixelRatio || 1;
-    if (this.canvas.width !== Math.round(width * dense) || this.canvas.height !== Math.round(height * dense)) {
+    if (
+      this.canvas.width !== Math.round(width * dense) ||
+      this.canvas.height !== Math.round(height * dense)
+    ) {
       this.canvas.width = Math.round(width * dense);
       this.canvas.height = Math.round(height * dense);
       this.canvas.style.width = `${width}px`;
@@ -139,7 +162,10 @@ export class Timeline {
     painter.axis(this.model.startMs, endMs, height);
     this.#lanes.forEach((lane, row) => painter.lane(lane, AXIS + row * LANE, endMs, !this.model.ended));
     for (const note of this.model.notes) painter.moment(note.atMs, height);
-    for (const [place, strong] of [[this.hovered, false], [this.at, true]]) {
+    for (const [place, strong] of [
+      [this.hovered, false],
+      [this.at, true],
+    ]) {
       const row = this.#lanes.findIndex((lane) => lane.name === place?.lane);
       const step = this.#lanes[row]?.byIndex.get(place.step);
       if (step) painter.frame(step, AXIS + row * LANE, endMs, strong);
@@ -155,7 +181,12 @@ export class Timeline {
       this.#lanes.map((lane) =>
         h(
           "button",
-          { type: "button", tabindex: -1, class: lane.outcome?.kind ?? "going", on: { click: () => this.chosen(lane.name, lane.steps.at(-1)?.index ?? -1) } },
+          {
+            type: "button",
+            tabindex: -1,
+            class: lane.outcome?.kind ?? "going",
+            on: { click: () => this.chosen(lane.name, lane.steps.at(-1)?.index ?? -1) },
+          },
           h("span", { class: "lane-long" }, laneName(lane.name)),
           h("span", { class: "lane-brief" }, laneShort(lane.name)),
         ),
@@ -187,7 +218,8 @@ export class Timeline {
     const found = this.model.lanes.get(lane)?.byIndex.get(step);
     if (found?.startMs) {
       const x = this.#scale()(found.startMs);
-      if (x < 20 || x > this.scroller.clientWidth - 40) this.scroller.scrollLeft += x - this.scroller.clientWidth / 3;
+      if (x < 20 || x > this.scroller.clientWidth - 40)
+        this.scroller.scrollLeft += x - this.scroller.clientWidth / 3;
     }
     this.redraw();
   }
@@ -195,7 +227,8 @@ export class Timeline {
   /** Focus shows where one is. */
   #arrive() {
     const first = this.#lanes[0];
-    if (!this.model.lanes.has(this.at.lane) && first?.steps.length) this.select(first.name, first.steps[0].index);
+    if (!this.model.lanes.has(this.at.lane) && first?.steps.length)
+      this.select(first.name, first.steps[0].index);
     this.redraw();
   }
 
@@ -238,7 +271,8 @@ export class Timeline {
     const from = lanes.findIndex((lane) => lane.name === this.at.lane);
     const lane = lanes[Math.max(0, Math.min(lanes.length - 1, from + by))];
     if (!lane) return;
-    const nowMs = this.model.lanes.get(this.at.lane)?.byIndex.get(this.at.step)?.startMs ?? this.model.startMs;
+    const nowMs =
+      this.model.lanes.get(this.at.lane)?.byIndex.get(this.at.step)?.startMs ?? this.model.startMs;
     this.#go(lane, lane.steps.find((step) => (step.endMs ?? Infinity) >= nowMs) ?? lane.steps.at(-1));
   }
 
@@ -301,11 +335,20 @@ function tipLines(step) {
   const lines = [` step ${step.index + 1}`];
   if (generation) {
     const { queue_s: queue, first_token_s: first, decode_s: decode } = generation.timing;
-    lines.push(h("div", {}, `waited ${seconds(queue)} · prefill ${seconds(first)} · decode ${seconds(decode)} · ${generation.spend.tokens_output} tokens`));
+    lines.push(
+      h(
+        "div",
+        {},
+        `waited ${seconds(queue)} · prefill ${seconds(first)} · decode ${seconds(decode)} · ${generation.spend.tokens_output} tokens`,
+      ),
+    );
   }
-  if (partial) lines.push(h("div", {}, `unfinished: ${partial.event || "checkpoint"}, ${partial.tokens_output} tokens`));
+  if (partial)
+    lines.push(h("div", {}, `unfinished: ${partial.event || "checkpoint"}, ${partial.tokens_output} tokens`));
   for (const tool of step.tools.slice(0, 6)) {
-    const how = tool.result ? `${tool.result.unknown ? "unknown" : tool.result.is_error ? "error" : tool.result.cache} · ${seconds(tool.result.duration_s)}` : "no result";
+    const how = tool.result
+      ? `${tool.result.unknown ? "unknown" : tool.result.is_error ? "error" : tool.result.cache} · ${seconds(tool.result.duration_s)}`
+      : "no result";
     lines.push(h("div", {}, `${tool.name} · ${how}`));
   }
   const preview = generation?.preview || partial?.preview;

@@ -2,19 +2,50 @@
 import * as api from "../lib/api.js";
 import { fill, h } from "../lib/dom.js";
 
-const FIELDS = { "policy.width": "width", "policy.cost_usd_max": "cost", "policy.deadline_s": "deadline", messages: "question" };
+const FIELDS = {
+  "policy.width": "width",
+  "policy.cost_usd_max": "cost",
+  "policy.deadline_s": "deadline",
+  messages: "question",
+};
 
 /** A form that asks; `asked` gets the run that was created. */
 export function askBox(server, asked) {
   const models = server.models.map((model) =>
     h("option", { value: model.profile, selected: model.profile === server.default_profile }, model.title),
   );
-  const question = h("textarea", { id: "question", rows: 3, required: true, placeholder: "Ask something hard…", "aria-label": "Question" });
-  const width = h("input", { id: "width", type: "number", min: 1, max: server.width_max, value: server.width_default });
+  const question = h("textarea", {
+    id: "question",
+    rows: 3,
+    required: true,
+    placeholder: "Ask something hard…",
+    "aria-label": "Question",
+  });
+  const width = h("input", {
+    id: "width",
+    type: "number",
+    min: 1,
+    max: server.width_max,
+    value: server.width_default,
+  });
   const cost = h("input", { id: "cost", type: "number", min: 0, step: "any", placeholder: "no cap" });
-  const deadline = h("input", { id: "deadline", type: "number", min: 1, step: 1, max: server.deadline_max_s, placeholder: String(server.deadline_default_s) });
-  const model = h("select", { id: "model" }, server.default_profile ? null : h("option", { value: "" }, "choose a model"), models);
-  const tools = server.tools.map((tool) => h("label", { class: "check" }, h("input", { type: "checkbox", value: tool, checked: true }), tool));
+  const deadline = h("input", {
+    id: "deadline",
+    type: "number",
+    min: 1,
+    step: 1,
+    max: server.deadline_max_s,
+    placeholder: String(server.deadline_default_s),
+  });
+  const model = h(
+    "select",
+    { id: "model" },
+    server.default_profile ? null : h("option", { value: "" }, "choose a model"),
+    models,
+  );
+  const tools = server.tools.map((tool) =>
+    h("label", { class: "check" }, h("input", { type: "checkbox", value: tool, checked: true }), tool),
+  );
   const aggregation = h(
     "select",
     { id: "aggregation" },
@@ -88,7 +119,9 @@ export function askBox(server, asked) {
   }
 
   function complain(error) {
-    const lines = error.violations?.length ? error.violations.map((v) => `${label(v.field)}: ${v.problem}`) : [error.message];
+    const lines = error.violations?.length
+      ? error.violations.map((v) => `${label(v.field)}: ${v.problem}`)
+      : [error.message];
     fill(wrong, h("p", { class: "notice bad" }, lines.join("\n")));
     const first = error.violations?.map((v) => FIELDS[v.field]).find(Boolean);
     if (first) form.querySelector(`#${first}`).focus();

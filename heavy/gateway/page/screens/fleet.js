@@ -30,9 +30,13 @@ function draw(root, { replicas, runners }) {
   fill(
     root,
     h("h2", {}, `Replicas (${replicas.length})`),
-    replicas.length ? h("div", { class: "tiles" }, replicas.map(replica)) : h("p", { class: "empty" }, "No replica announces itself: nothing can be asked."),
+    replicas.length
+      ? h("div", { class: "tiles" }, replicas.map(replica))
+      : h("p", { class: "empty" }, "No replica announces itself: nothing can be asked."),
     h("h2", {}, `Runners (${runners.length})`),
-    runners.length ? h("div", { class: "tiles" }, runners.map(runner)) : h("p", { class: "empty" }, "No runner announces itself: runs wait."),
+    runners.length
+      ? h("div", { class: "tiles" }, runners.map(runner))
+      : h("p", { class: "empty" }, "No runner announces itself: runs wait."),
   );
 }
 
@@ -42,8 +46,20 @@ function replica(info) {
     { class: "card tile" },
     h("h3", {}, info.replica, " ", h("span", { class: `pill ${info.state}` }, info.state)),
     h("p", { class: "quiet" }, `${info.model} · ${info.engine} · profile ${info.profile}`),
-    gauge("Generations", info.running, info.in_flight_max, `${info.running} running, ${info.waiting} waiting`),
-    info.kv_tokens_max ? gauge("KV cache", info.kv_tokens_used, info.kv_tokens_max, `${count(info.kv_tokens_used)} of ${count(info.kv_tokens_max)} tokens`) : null,
+    gauge(
+      "Generations",
+      info.running,
+      info.in_flight_max,
+      `${info.running} running, ${info.waiting} waiting`,
+    ),
+    info.kv_tokens_max
+      ? gauge(
+          "KV cache",
+          info.kv_tokens_used,
+          info.kv_tokens_max,
+          `${count(info.kv_tokens_used)} of ${count(info.kv_tokens_max)} tokens`,
+        )
+      : null,
     info.detail ? h("p", { class: "notice bad" }, info.detail) : null,
     h("p", { class: "quiet" }, h("code", {}, info.base_url), info.pid ? ` · pid ${info.pid}` : null),
   );

@@ -27,14 +27,31 @@ class RunScreen {
     this.id = detail.summary.run_id;
     this.skewMs = detail.now_ms - Date.now();
     this.model = new RunModel(detail.summary.created_ms, detail.summary.ended_ms);
-    this.timeline = new Timeline(this.model, { chosen: (lane, step) => this.choose(lane, step), nowMs: () => Date.now() + this.skewMs, signal });
-    this.reader = new Reader(this.id, this.model, { chosen: (lane, step) => this.timeline.select(lane, step), signal });
+    this.timeline = new Timeline(this.model, {
+      chosen: (lane, step) => this.choose(lane, step),
+      nowMs: () => Date.now() + this.skewMs,
+      signal,
+    });
+    this.reader = new Reader(this.id, this.model, {
+      chosen: (lane, step) => this.timeline.select(lane, step),
+      signal,
+    });
     this.head = h("header", { class: "run-head" });
     this.link = h("div", { "aria-live": "polite" });
     this.result = h("div", { class: "results" });
     this.money = h("div", { class: "money" });
     this.story = h("div", {});
-    this.element = h("article", { class: "run-screen" }, this.head, this.link, this.result, this.timeline.element, this.reader.element, this.money, this.story);
+    this.element = h(
+      "article",
+      { class: "run-screen" },
+      this.head,
+      this.link,
+      this.result,
+      this.timeline.element,
+      this.reader.element,
+      this.money,
+      this.story,
+    );
   }
 
   get live() {
@@ -57,16 +74,24 @@ class RunScreen {
         this.draw();
       }
       if (this.model.ended) return;
-      const events = follow(this.id, this.model.last, { signal: this.signal, tell: (link) => this.#tell(link) });
+      const events = follow(this.id, this.model.last, {
+        signal: this.signal,
+        tell: (link) => this.#tell(link),
+      });
       for await (const event of events) this.#take(event);
       fill(this.link);
       this.detail = await api.run(this.id, this.signal);
       this.draw();
-      announce(`The run has ${this.detail.summary.state === "completed" ? "an answer" : this.detail.summary.state}.`);
+      announce(
+        `The run has ${this.detail.summary.state === "completed" ? "an answer" : this.detail.summary.state}.`,
+      );
     } catch (error) {
       if (this.signal.aborted) return;
       if (error.status === 401) throw error;
-      fill(this.link, failure(error, () => this.follow()));
+      fill(
+        this.link,
+        failure(error, () => this.follow()),
+      );
     }
   }
 
@@ -82,7 +107,14 @@ class RunScreen {
   #tell({ live, retryInMs, error }) {
     if (live) return fill(this.link);
     const text = error?.message ?? "The connection to the server is lost.";
-    return fill(this.link, h("p", { class: "notice warn", role: "status" }, `${text} Trying again in ${seconds(retryInMs / 1000)}; nothing is missed.`));
+    return fill(
+      this.link,
+      h(
+        "p",
+        { class: "notice warn", role: "status" },
+        `${text} Trying again in ${seconds(retryInMs / 1000)}; nothing is missed.`,
+      ),
+    );
   }
 
   draw() {
@@ -91,7 +123,10 @@ class RunScreen {
     this.#drawHead();
     if (this.drawnState !== summary.state) {
       this.drawnState = summary.state;
-      fill(this.result, answerCards(this.detail, (lane, step) => this.choose(lane, step)));
+      fill(
+        this.result,
+        answerCards(this.detail, (lane, step) => this.choose(lane, step)),
+      );
     }
     this.timeline.redraw();
     this.reader.update();
@@ -106,10 +141,15 @@ class RunScreen {
     const spend = summary.spend ?? this.model.spend;
     const over = premium(summary);
     const figures = [
-      figure(seconds(((summary.ended_ms ?? Date.now() + this.skewMs) - summary.created_ms) / 1000), this.live ? "so far" : summary.state === "completed" ? "question to answer" : "question to end"),
+      figure(
+        seconds(((summary.ended_ms ?? Date.now() + this.skewMs) - summary.created_ms) / 1000),
+        this.live ? "so far" : summary.state === "completed" ? "question to answer" : "question to end",
+      ),
       figure(spent(spend.tokens_output === undefined ? null : spend), this.live ? "spent so far" : "spent"),
       over ? figure(times(over), "of one arm", "Spent by the run, against the arm in the middle") : null,
-      summary.agreement !== null && result?.agreement.groups.length ? figure(percent(summary.agreement), "agree") : null,
+      summary.agreement !== null && result?.agreement.groups.length
+        ? figure(percent(summary.agreement), "agree")
+        : null,
       figure(`${summary.width}`, summary.width === 1 ? "arm" : "arms"),
     ];
     if (key === this.drawnHead) return fill(this.figures, figures);
@@ -120,7 +160,15 @@ class RunScreen {
       h("p", { class: "crumbs" }, h("a", { href: "/" }, "Runs"), " / ", h("code", {}, this.id)),
       summary.simulated ? simulatedNotice() : null,
       h("div", { class: "title" }, this.#question(messages), this.#stop(state)),
-      h("p", { class: "facts" }, statePill(state), h("span", { class: "model" }, summary.models.map((model) => model.title).join(" · ")), when(summary.created_ms), policy.arms_from ? h("a", { href: `/runs/${policy.arms_from.run}` }, "arms of an earlier run") : null, summary.cancel_reason && this.live ? h("span", {}, "being cancelled…") : null),
+      h(
+        "p",
+        { class: "facts" },
+        statePill(state),
+        h("span", { class: "model" }, summary.models.map((model) => model.title).join(" · ")),
+        when(summary.created_ms),
+        policy.arms_from ? h("a", { href: `/runs/${policy.arms_from.run}` }, "arms of an earlier run") : null,
+        summary.cancel_reason && this.live ? h("span", {}, "being cancelled…") : null,
+      ),
       this.figures,
     );
   }
@@ -131,13 +179,34 @@ class RunScreen {
     const before = messages.slice(0, Math.max(0, last));
     const title = h("h1", { class: question.length > 280 ? "question long" : "question" }, question);
     if (!before.length) return title;
-    const turns = before.map((message) => h("div", { class: "turn" }, h("strong", {}, message.role), h("pre", { class: "text" }, message.content)));
-    return h("div", {}, h("details", {}, h("summary", {}, `${before.length} earlier ${before.length === 1 ? "message" : "messages"}`), turns), title);
+    const turns = before.map((message) =>
+      h(
+        "div",
+        { class: "turn" },
+        h("strong", {}, message.role),
+        h("pre", { class: "text" }, message.content),
+      ),
+    );
+    return h(
+      "div",
+      {},
+      h(
+        "details",
+        {},
+        h("summary", {}, `${before.length} earlier ${before.length === 1 ? "message" : "messages"}`),
+        turns,
+      ),
+      title,
+    );
   }
 
   #stop(state) {
     if (!LIVE.has(state)) return null;
-    const button = h("button", { type: "button", class: "danger", disabled: Boolean(this.detail.summary.cancel_reason) }, "Cancel");
+    const button = h(
+      "button",
+      { type: "button", class: "danger", disabled: Boolean(this.detail.summary.cancel_reason) },
+      "Cancel",
+    );
     button.addEventListener("click", async () => {
       if (button.dataset.sure !== "yes") {
         button.dataset.sure = "yes";
@@ -165,10 +234,16 @@ class RunScreen {
     this.drawnMoney = key;
     const order = this.model.ordered.map((lane) => lane.name);
     const rows = ledger
-      ? Object.entries(ledger.trajectories).sort(([a], [b]) => (a === "aggregator") - (b === "aggregator") || (a < b ? -1 : 1))
+      ? Object.entries(ledger.trajectories).sort(
+          ([a], [b]) => (a === "aggregator") - (b === "aggregator") || (a < b ? -1 : 1),
+        )
       : order.map((name) => [name, this.model.lanes.get(name).spend]);
     if (!rows.length) return fill(this.money);
-    fill(this.money, ledgerCard(rows, ledger?.total ?? this.model.spend, this.model.cache, Boolean(ledger)), ledger ? premiumCard(summary, policy) : null);
+    fill(
+      this.money,
+      ledgerCard(rows, ledger?.total ?? this.model.spend, this.model.cache, Boolean(ledger)),
+      ledger ? premiumCard(summary, policy) : null,
+    );
   }
 
   /** Decisions worth reading later, in order. */
@@ -180,12 +255,32 @@ class RunScreen {
     const moments = [
       ...states.map(({ state, atMs }) => [atMs, `The run is ${state}.`]),
       ...notes.map(({ atMs, text }) => [atMs, text]),
-      ...ordered.flatMap((lane) => (lane.outcome ? [[lane.endMs, `${laneName(lane.name)} ${lane.outcome.kind}${lane.outcome.reason ? `: ${lane.outcome.reason}` : ""}.`]] : [])),
+      ...ordered.flatMap((lane) =>
+        lane.outcome
+          ? [
+              [
+                lane.endMs,
+                `${laneName(lane.name)} ${lane.outcome.kind}${lane.outcome.reason ? `: ${lane.outcome.reason}` : ""}.`,
+              ],
+            ]
+          : [],
+      ),
     ].sort(([a], [b]) => a - b);
     fill(
       this.story,
       moments.length
-        ? h("details", { class: "card story", open: this.story.querySelector("details")?.open ?? false }, h("summary", {}, `How it went (${moments.length})`), h("ol", {}, moments.map(([atMs, text]) => h("li", {}, h("span", { class: "quiet" }, `+${seconds((atMs - startMs) / 1000)}`), " ", text))))
+        ? h(
+            "details",
+            { class: "card story", open: this.story.querySelector("details")?.open ?? false },
+            h("summary", {}, `How it went (${moments.length})`),
+            h(
+              "ol",
+              {},
+              moments.map(([atMs, text]) =>
+                h("li", {}, h("span", { class: "quiet" }, `+${seconds((atMs - startMs) / 1000)}`), " ", text),
+              ),
+            ),
+          )
         : null,
     );
   }

@@ -13,7 +13,12 @@ const ROWS_MAX = 500; // on the screen at once; further back one goes by filter 
 export async function show(root, { server, signal, go, query }) {
   document.title = "Runs · Heavy";
   const list = new RunList(signal, query, go);
-  fill(root, h("h1", { class: "visually-hidden" }, "Runs"), askBox(server, (made) => go(`/runs/${made.summary.run_id}`)), list.element);
+  fill(
+    root,
+    h("h1", { class: "visually-hidden" }, "Runs"),
+    askBox(server, (made) => go(`/runs/${made.summary.run_id}`)),
+    list.element,
+  );
   await list.load();
 }
 
@@ -29,9 +34,25 @@ class RunList {
   constructor(signal, query, go) {
     this.signal = signal;
     this.filters = query.getAll("state").filter((name) => name in FILTERS);
-    this.#search = h("input", { id: "find", type: "search", placeholder: "run-…", value: query.get("id") ?? "", spellcheck: "false", autocomplete: "off" });
+    this.#search = h("input", {
+      id: "find",
+      type: "search",
+      placeholder: "run-…",
+      value: query.get("id") ?? "",
+      spellcheck: "false",
+      autocomplete: "off",
+    });
     this.#chips = Object.keys(FILTERS).map((name) =>
-      h("button", { type: "button", class: "chip", "aria-pressed": this.filters.includes(name), on: { click: () => this.#toggle(name) } }, name),
+      h(
+        "button",
+        {
+          type: "button",
+          class: "chip",
+          "aria-pressed": this.filters.includes(name),
+          on: { click: () => this.#toggle(name) },
+        },
+        name,
+      ),
     );
     const form = h(
       "form",
@@ -43,7 +64,12 @@ class RunList {
     this.element = h(
       "section",
       { class: "list", "aria-label": "Runs" },
-      h("div", { class: "filters" }, h("div", { role: "group", "aria-label": "States", class: "chips" }, this.#chips), form),
+      h(
+        "div",
+        { class: "filters" },
+        h("div", { role: "group", "aria-label": "States", class: "chips" }, this.#chips),
+        form,
+      ),
       this.#rows,
       this.#below,
     );
@@ -54,8 +80,11 @@ class RunList {
   }
 
   #toggle(name) {
-    this.filters = this.filters.includes(name) ? this.filters.filter((one) => one !== name) : [...this.filters, name];
-    for (const chip of this.#chips) chip.setAttribute("aria-pressed", this.filters.includes(chip.textContent));
+    this.filters = this.filters.includes(name)
+      ? this.filters.filter((one) => one !== name)
+      : [...this.filters, name];
+    for (const chip of this.#chips)
+      chip.setAttribute("aria-pressed", this.filters.includes(chip.textContent));
     this.#changed();
   }
 
@@ -77,7 +106,10 @@ class RunList {
       const page = await this.#page("", signal);
       if (signal.aborted || this.signal.aborted) return;
       this.#pages = 1;
-      fill(this.#rows, page.runs.map((run) => row(run)));
+      fill(
+        this.#rows,
+        page.runs.map((run) => row(run)),
+      );
       this.#end(page);
     } catch (error) {
       if (signal.aborted) return;
@@ -101,13 +133,31 @@ class RunList {
     const key = `${count} ${Boolean(this.#next)}`;
     if (key === this.#below.dataset.key) return;
     this.#below.dataset.key = key;
-    const more = h("button", { type: "button", on: { click: () => this.#more() } }, count ? "Older runs" : "Look further back");
+    const more = h(
+      "button",
+      { type: "button", on: { click: () => this.#more() } },
+      count ? "Older runs" : "Look further back",
+    );
     const full = count >= ROWS_MAX;
     fill(
       this.#below,
-      count ? null : h("p", { class: "empty" }, this.filters.length || this.#search.value ? "No run fits." : "No runs yet. Ask the first question above."),
+      count
+        ? null
+        : h(
+            "p",
+            { class: "empty" },
+            this.filters.length || this.#search.value
+              ? "No run fits."
+              : "No runs yet. Ask the first question above.",
+          ),
       this.#next && !full ? more : null,
-      this.#next && full ? h("p", { class: "quiet" }, `These are the newest ${count}. Find older ones by their id, or by state.`) : null,
+      this.#next && full
+        ? h(
+            "p",
+            { class: "quiet" },
+            `These are the newest ${count}. Find older ones by their id, or by state.`,
+          )
+        : null,
     );
   }
 
@@ -147,9 +197,13 @@ class RunList {
       return old && old.dataset.version === versionOf(run) ? old : row(run);
     });
     const focused = document.activeElement?.closest?.("li[data-run]")?.dataset.run;
-    if (wanted.some((item, index) => this.#rows.children[index] !== item) || wanted.length !== this.#rows.children.length) {
+    if (
+      wanted.some((item, index) => this.#rows.children[index] !== item) ||
+      wanted.length !== this.#rows.children.length
+    ) {
       fill(this.#rows, wanted);
-      if (focused) this.#rows.querySelector(`[data-run="${CSS.escape(focused)}"] a`)?.focus({ preventScroll: true });
+      if (focused)
+        this.#rows.querySelector(`[data-run="${CSS.escape(focused)}"] a`)?.focus({ preventScroll: true });
     }
     this.#end(page);
   }
@@ -157,7 +211,8 @@ class RunList {
   /** Arrow keys go from run to run. */
   #move(event) {
     const item = event.target.closest?.("li[data-run]");
-    const to = item && { ArrowDown: item.nextElementSibling, ArrowUp: item.previousElementSibling }[event.key];
+    const to =
+      item && { ArrowDown: item.nextElementSibling, ArrowUp: item.previousElementSibling }[event.key];
     if (!to) return;
     event.preventDefault();
     to.querySelector("a").focus();
@@ -190,10 +245,16 @@ function row(run) {
         "span",
         { class: "facts" },
         h("span", {}, when(run.created_ms)),
-        h("span", { title: "Time from question to answer" }, seconds(((run.ended_ms ?? Date.now()) - run.created_ms) / 1000)),
+        h(
+          "span",
+          { title: "Time from question to answer" },
+          seconds(((run.ended_ms ?? Date.now()) - run.created_ms) / 1000),
+        ),
         run.spend ? h("span", { title: "Spent" }, spent(run.spend)) : null,
         over ? h("span", { title: "Spent, against the arm in the middle" }, `${times(over)} one arm`) : null,
-        run.agreement !== null ? h("span", { title: "Share of the arms that agree" }, `${percent(run.agreement)} agree`) : null,
+        run.agreement !== null
+          ? h("span", { title: "Share of the arms that agree" }, `${percent(run.agreement)} agree`)
+          : null,
         run.method ? h("span", {}, run.method) : null,
         h("span", {}, `${run.width} ${run.width === 1 ? "arm" : "arms"}`),
         h("span", { class: "model" }, arms),
@@ -208,7 +269,13 @@ function row(run) {
 
 function outcomeOf(run) {
   if (run.abstained) return h("span", { class: "short quiet" }, "The aggregator abstained.");
-  if (run.short_answer) return h("span", { class: "short" }, run.short_answer, run.dissents ? h("em", { class: "quiet" }, " against the majority") : null);
+  if (run.short_answer)
+    return h(
+      "span",
+      { class: "short" },
+      run.short_answer,
+      run.dissents ? h("em", { class: "quiet" }, " against the majority") : null,
+    );
   if (run.state === "failed") return h("span", { class: "short bad" }, run.failure);
   if (run.state === "cancelled") return h("span", { class: "short quiet" }, run.cancel_reason);
   if (run.cancel_reason) return h("span", { class: "short quiet" }, "being cancelled…");

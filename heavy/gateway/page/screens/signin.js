@@ -26,7 +26,11 @@ export function show(root, { refused, done }) {
       },
     },
     h("h1", {}, "Sign in"),
-    h("p", { class: "quiet" }, "This server asks for a bearer token. It stays in this tab, and goes nowhere but to this server."),
+    h(
+      "p",
+      { class: "quiet" },
+      "This server asks for a bearer token. It stays in this tab, and goes nowhere but to this server.",
+    ),
     h("label", { for: "token" }, "Token"),
     field,
     refused ? h("p", { class: "notice bad", id: "refused", role: "alert" }, refused) : null,

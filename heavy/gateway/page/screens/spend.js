@@ -15,7 +15,7 @@ export async function show(root, { signal, go }) {
   fill(root, h("h1", {}, "Spend"), body);
   const runs = [];
   try {
-    for (let pageToken = ""; runs.length < RUNS_MAX; ) {
+    for (let pageToken = ""; runs.length < RUNS_MAX;) {
       const page = await api.runs({ states: ENDED, pageToken, pageSize: PAGE_SIZE }, signal);
       runs.push(...page.runs);
       draw(body, runs, go);
@@ -30,20 +30,45 @@ export async function show(root, { signal, go }) {
 }
 
 function draw(root, runs, go) {
-  if (!runs.length) return fill(root, h("p", { class: "empty" }, "No run has ended yet. What they cost will be shown here."));
+  if (!runs.length)
+    return fill(root, h("p", { class: "empty" }, "No run has ended yet. What they cost will be shown here."));
   const groups = byProfile(runs);
   const chosen = (run) => go(`/runs/${run.run_id}`);
   return fill(
     root,
-    h("p", { class: "quiet" }, `The ${runs.length === 1 ? "newest run" : `newest ${digits(runs.length)} runs`} that ended, the oldest ${new Date(runs.at(-1).created_ms).toLocaleString("sv-SE")}.`),
-    h("ul", { class: "legend" }, groups.map((group, index) => h("li", { class: `key series-${index % 6}` }, group.title))),
+    h(
+      "p",
+      { class: "quiet" },
+      `The ${runs.length === 1 ? "newest run" : `newest ${digits(runs.length)} runs`} that ended, the oldest ${new Date(runs.at(-1).created_ms).toLocaleString("sv-SE")}.`,
+    ),
+    h(
+      "ul",
+      { class: "legend" },
+      groups.map((group, index) => h("li", { class: `key series-${index % 6}` }, group.title)),
+    ),
     h(
       "div",
       { class: "charts" },
-      scatter("Cost of a run", series(groups, (run) => run.spend?.cost_usd), { format: usd, tick: usdTick, chosen }),
-      scatter("Latency of a run", series(groups, (run) => (run.ended_ms - run.created_ms) / 1000), { format: seconds, tick: secondsTick, chosen }),
-      scatter("Cost of its median arm", series(groups, (run) => run.median_arm?.cost_usd), { format: usd, tick: usdTick, chosen }),
-      scatter("Premium over its median arm", series(groups, premium), { format: times, tick: (value) => `×${value}`, chosen }),
+      scatter(
+        "Cost of a run",
+        series(groups, (run) => run.spend?.cost_usd),
+        { format: usd, tick: usdTick, chosen },
+      ),
+      scatter(
+        "Latency of a run",
+        series(groups, (run) => (run.ended_ms - run.created_ms) / 1000),
+        { format: seconds, tick: secondsTick, chosen },
+      ),
+      scatter(
+        "Cost of its median arm",
+        series(groups, (run) => run.median_arm?.cost_usd),
+        { format: usd, tick: usdTick, chosen },
+      ),
+      scatter("Premium over its median arm", series(groups, premium), {
+        format: times,
+        tick: (value) => `×${value}`,
+        chosen,
+      }),
     ),
     table(groups),
   );
@@ -76,7 +101,18 @@ function series(groups, of) {
 }
 
 function table(groups) {
-  const columns = ["Profile", "Runs", "Answered", "Cost, median", "95%", "One arm, median", "Premium, median", "Latency, median", "95%", "Agreement, mean"];
+  const columns = [
+    "Profile",
+    "Runs",
+    "Answered",
+    "Cost, median",
+    "95%",
+    "One arm, median",
+    "Premium, median",
+    "Latency, median",
+    "95%",
+    "Agreement, mean",
+  ];
   return h(
     "section",
     { class: "card profiles" },
@@ -84,7 +120,20 @@ function table(groups) {
     h(
       "div",
       { class: "scroll", tabindex: 0, role: "region", "aria-label": "Figures by profile" },
-      h("table", {}, h("thead", {}, h("tr", {}, columns.map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, groups.map(tableRow))),
+      h(
+        "table",
+        {},
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            columns.map((name) => h("th", { scope: "col" }, name)),
+          ),
+        ),
+        h("tbody", {}, groups.map(tableRow)),
+      ),
     ),
   );
 }
@@ -103,16 +152,32 @@ function tableRow({ title, runs }) {
     h("td", {}, percent(completed.length / runs.length)),
     h("td", {}, usd(quantile(costs, 0.5))),
     h("td", {}, usd(quantile(costs, 0.95))),
-    h("td", {}, usd(quantile(numbers(runs, (run) => run.median_arm?.cost_usd), 0.5))),
+    h(
+      "td",
+      {},
+      usd(
+        quantile(
+          numbers(runs, (run) => run.median_arm?.cost_usd),
+          0.5,
+        ),
+      ),
+    ),
     h("td", {}, over.length ? times(quantile(over, 0.5)) : "–"),
     h("td", {}, seconds(quantile(latencies, 0.5))),
     h("td", {}, seconds(quantile(latencies, 0.95))),
-    h("td", {}, agreement.length ? percent(agreement.reduce((sum, one) => sum + one, 0) / agreement.length) : "–"),
+    h(
+      "td",
+      {},
+      agreement.length ? percent(agreement.reduce((sum, one) => sum + one, 0) / agreement.length) : "–",
+    ),
   );
 }
 
 function numbers(runs, of) {
-  return runs.map(of).filter((value) => typeof value === "number").sort((a, b) => a - b);
+  return runs
+    .map(of)
+    .filter((value) => typeof value === "number")
+    .sort((a, b) => a - b);
 }
 
 /** The value that a share of the sorted ones do not pass; null of none. */
