@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from heavy.tools.sandbox.sessions import SessionBounds, Sessions
 from tests_support.up import processes_below
 
 SMALL = SandboxLimits(
-    cpu_s=1,
+    cpu_s=30,
     memory_bytes=512 << 20,
     files=64,
     file_bytes=1 << 20,
@@ -31,8 +32,8 @@ SMALL = SandboxLimits(
 class Python:
     """The tool, asked in the name of one trajectory or another."""
 
-    def __init__(self, bounds: SessionBounds | None = None) -> None:
-        self.sessions = Sessions(SMALL, bounds or SessionBounds())
+    def __init__(self, bounds: SessionBounds | None = None, limits: SandboxLimits = SMALL) -> None:
+        self.sessions = Sessions(limits, bounds or SessionBounds())
         self.tool = PythonSessionTool(self.sessions, timeout_s=20.0, attachment_bytes=1_000)
 
     async def __call__(
@@ -90,15 +91,25 @@ async def test_files_go_in_and_come_out_bounded(python: Python) -> None:
     assert "'/etc/passwd' is not attached: '/etc/passwd' is not a plain file name" in output.content
 
 
+@pytest.mark.timeout(240)
 async def test_plots_become_files_and_are_described(python: Python) -> None:
     code = "import matplotlib.pyplot as plt\nplt.plot([1, 4, 9], label='squares')\nplt.title('Growth')\nNone"
-    output = await python(code, return_files=["figure-1.png"], pure=True)
+    output = await python(code, timeout_s=110.0, return_files=["figure-1.png"], pure=True)
     assert "[figure-1.png: 640 x 480 pixels; title 'Growth', line 'squares' of 3 points" in output.content
     assert "figure-1.png, the first 1000 bytes, base64\niVBORw0KGgo" in output.content
     assert not output.is_error
 
 
-async def test_a_cell_out_of_time_is_interrupted_and_its_session_lives_on(python: Python) -> None:
+@pytest.fixture
+async def hasty() -> AsyncIterator[Python]:
+    """The same with one second of the CPU for a call."""
+    tool = Python(limits=replace(SMALL, cpu_s=1))
+    yield tool
+    await tool.tool.close()
+
+
+async def test_a_cell_out_of_time_is_interrupted_and_its_session_lives_on(hasty: Python) -> None:
+    python = hasty
     await python("kept = 7")
     slept = await python("import time\ntime.sleep(60)", timeout_s=4.0)
     computed = await python("while True: pass", timeout_s=100.0)
