@@ -17,8 +17,9 @@ from rich.text import Text
 from heavy.admin import CacheClient
 from heavy.cli import draw
 from heavy.client import HeavyClient
-from heavy.core.caching import CacheItem, CachePurge, CacheQuery, CacheStats, Purged
+from heavy.core.caching import CacheItem, CachePurge, CacheQuery, CacheStats, Purged, ToolCacheStats
 
+WIDE_COLUMNS = 110
 SHOWN_CHARS_MAX = 4_000
 """How much of a stored content is shown; --json has all of it."""
 
@@ -45,7 +46,7 @@ def cache() -> None:
 def stats(server: str, token: str | None, as_json: bool) -> None:
     """Hits, executions and seconds saved of each tool since the cache was empty, and what is stored."""
     found: CacheStats = _asked(server, token, lambda client: client.stats())
-    _say(as_json, found, lambda: draw.console().print(_table(found), _server(found), sep="\n"))
+    _say(as_json, found, lambda: _show(found))
 
 
 @cache.command(short_help="Show one stored result.")
@@ -112,38 +113,24 @@ def _say(as_json: bool, value: Any, show: Callable[[], None]) -> None:
         show()
 
 
-def _table(stats: CacheStats) -> Table | Text:
+def _show(stats: CacheStats) -> None:
+    console = draw.console()
+    console.print(_table(stats, console.width), _server(stats), sep="\n")
+
+
+def _table(stats: CacheStats, columns: int) -> Table | Text:
+    """One line a tool, whatever the width; narrow terminals get fewer columns."""
     if not stats.tools:
         return Text("Nothing was asked of the tool cache yet.")
+    wide = columns >= WIDE_COLUMNS
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("tool")
-    for name in (
-        "calls",
-        "not executed",
-        "hits",
-        "shared",
-        "executed",
-        "uncached",
-        "stale",
-        "saved",
-        "stored",
-        "size",
-    ):
-        table.add_column(name, justify="right")
+    table.add_column("tool", no_wrap=True, overflow="ellipsis", max_width=24 if wide else 16)
+    for name, always, _ in _COLUMNS:
+        if always or wide:
+            table.add_column(name, justify="right", no_wrap=True)
     for tool in stats.tools:
-        table.add_row(
-            tool.tool or "(others)",
-            str(tool.calls),
-            f"{tool.hit_share:.0%}" if tool.calls else "-",
-            str(tool.hits),
-            str(tool.coalesced),
-            str(tool.misses),
-            str(tool.bypassed),
-            str(tool.stale),
-            f"{tool.saved_s:.1f} s",
-            str(tool.entries),
-            _size(tool.bytes),
-        )
+        shown = [show(tool) for _, always, show in _COLUMNS if always or wide]
+        table.add_row(tool.tool or "(others)", *shown)
     return table
 
 
@@ -184,3 +171,18 @@ def _size(count: int) -> str:
         if count >= 1024**power:
             return f"{count / 1024**power:.1f} {unit}"
     return f"{count} B"
+
+
+_COLUMNS: tuple[tuple[str, bool, Callable[[ToolCacheStats], str]], ...] = (
+    ("calls", True, lambda tool: str(tool.calls)),
+    ("not run", True, lambda tool: f"{tool.hit_share:.0%}" if tool.calls else "-"),
+    ("hits", False, lambda tool: str(tool.hits)),
+    ("shared", False, lambda tool: str(tool.coalesced)),
+    ("run", True, lambda tool: str(tool.misses)),
+    ("uncached", True, lambda tool: str(tool.bypassed)),
+    ("stale", False, lambda tool: str(tool.stale)),
+    ("saved", True, lambda tool: f"{tool.saved_s:.0f} s"),
+    ("stored", False, lambda tool: str(tool.entries)),
+    ("size", True, lambda tool: _size(tool.bytes)),
+)
+"""Name, whether it is shown at any width, and what it says."""

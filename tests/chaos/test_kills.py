@@ -5,15 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from heavy.caller import tool
-from heavy.cli.main import cli
 from heavy.client import HeavyClient
 from heavy.config import Settings
 from heavy.coordinator.tally import LoggedSpend
@@ -21,7 +17,7 @@ from heavy.core.draft import PolicyDraft
 from heavy.core.errors import ServerUnavailable, StoreUnavailable
 from heavy.core.fleet import ReplicaInfo
 from heavy.core.ledger import Spend
-from heavy.core.records import Delta, PartialGenerationRecord, ToolIntentRecord, ToolResultRecord
+from heavy.core.records import Delta, PartialGenerationRecord
 from heavy.core.runs import Outcome, OutcomeKind, Run, RunState
 from heavy.profiles.loader import load_profiles
 from heavy.replicas.client import HttpReplica
@@ -144,52 +140,6 @@ async def test_a_runner_that_is_killed_fails_its_arms_and_the_rest_answer(
         assert after.ledger.trajectories[outcome.trajectory] == (
             outcome.spend if outcome.kind is OutcomeKind.COMPLETED else await logged(client, run, outcome)
         )
-    await until(store.directory.runners, lambda runners: len(runners) == 2, within_s=60.0)
-
-
-async def test_writes_under_way_in_a_runner_that_is_killed_are_unknown_and_not_repeated(
-    client: HeavyClient, store: RedisStore
-) -> None:
-    await until(store.directory.runners, lambda runners: len(runners) == 2, within_s=60.0)
-    killed, begun = asyncio.Event(), Counter[str]()
-
-    @tool(effects="write")
-    async def send(order_id: str) -> str:
-        """Sends an order."""
-        begun[order_id] += 1
-        await killed.wait()
-        return "sent"
-
-    policy = PolicyDraft(width=4, early_stop=False, quorum=4, tools=(), steps_per_trajectory_max=2)
-    answer = asyncio.create_task(client.answer(QUESTION, policy, tools=[send]))
-
-    async def under_way() -> int:
-        return begun.total()
-
-    await until(under_way, lambda total: total == 4, within_s=60.0)
-    busy = await until(store.directory.runners, lambda runners: runners[0].in_flight > 0)
-    os.kill(busy[0].pid, signal.SIGKILL)
-    lost = await until(
-        store.directory.runners, lambda runners: busy[0].runner not in {r.runner for r in runners}
-    )
-    assert lost
-    killed.set()
-    after = await answer
-
-    arms = [await client.trajectory(after.spec.run, f"arm-{i}") for i in range(4)]
-    failed = [arm for arm in arms if arm.outcome and arm.outcome.reason == "runner_lost"]
-    assert failed
-    for arm in failed:
-        results = [r.body for r in arm.records if isinstance(r.body, ToolResultRecord)]
-        assert [result.unknown for result in results] == [True]
-        assert arm.outcome is not None
-        assert "send" in arm.outcome.detail
-    recording = await asyncio.to_thread(
-        CliRunner().invoke, cli, ["record", after.spec.run, "--server", client._address]
-    )
-    assert recording.output.count('"unknown": true') == len(failed)
-    lasting = sum(isinstance(r.body, ToolIntentRecord) for arm in arms for r in arm.records)
-    assert begun.total() == lasting
     await until(store.directory.runners, lambda runners: len(runners) == 2, within_s=60.0)
 
 
