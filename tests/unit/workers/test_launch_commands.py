@@ -9,7 +9,7 @@ from heavy.core.errors import ConfigError
 from heavy.profiles.loader import load_profiles
 from heavy.profiles.schema import Profile, ServeSection
 from workers.launch import Place, engine_command, environment, free_port, model_path
-from workers.shipped import DEMO_QUESTION, LOCAL_PROFILE, PROFILE_DIRECTORIES, out_of_scope
+from workers.shipped import DEMO_QUESTIONS, LOCAL_PROFILE, PROFILE_DIRECTORIES, out_of_scope
 
 from tests_support.up import PROFILES
 
@@ -83,7 +83,7 @@ def test_free_ports_are_free() -> None:
 
 
 def test_the_demo_asks_what_abacus_knows_and_says_so_where_it_does_not() -> None:
-    assert out_of_scope(LOCAL_PROFILE, DEMO_QUESTION) == ""
+    assert all(out_of_scope(LOCAL_PROFILE, question) == "" for question in DEMO_QUESTIONS)
     notice = out_of_scope(LOCAL_PROFILE, "Who was the first king of France?")
     assert "attach a real model" in notice
     assert out_of_scope("simulated", "Who was the first king of France?") == ""
