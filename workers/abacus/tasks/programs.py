@@ -130,9 +130,9 @@ def with_slip(rng: random.Random, problem: Problem) -> Problem:
 
 
 def result_text(rng: random.Random, call: Call) -> str:
-    """What the tool hands back: stdout, or a traceback, short or long."""
+    """What the tool hands back: stdout, with or without its last newline, or a traceback, short or long."""
     if call.result is not None:
-        return f"{call.result}\n"
+        return f"{call.result}" + rng.choice(("\n", ""))
     head = "Traceback (most recent call last):\n"
     place = rng.choice(('  File "<cell>", line 1, in <module>\n', '  File "<string>", line 1, in <module>\n'))
     shape = rng.random()
