@@ -168,6 +168,9 @@ class RunList {
 
   async #more() {
     const { signal } = this.#loading;
+    const button = this.#below.querySelector("button");
+    if (button.disabled) return;
+    button.disabled = true; // a second press would bring the same page again
     try {
       const page = await this.#page(this.#next, signal);
       const first = row(page.runs[0] ?? null);
@@ -191,6 +194,7 @@ class RunList {
       if (!signal.aborted && error.status !== 401) this.#fail(error, () => this.load());
       return;
     }
+    if (signal.aborted || this.#pages !== 1) return; // meanwhile one looked elsewhere, or further back
     const known = new Map([...this.#rows.children].map((item) => [item.dataset.run, item]));
     const wanted = page.runs.map((run) => {
       const old = known.get(run.run_id);
