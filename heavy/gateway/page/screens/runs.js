@@ -180,6 +180,8 @@ class RunList {
       first?.querySelector("a").focus();
     } catch (error) {
       if (!signal.aborted) this.#fail(error, () => this.#more());
+    } finally {
+      button.disabled = false; // a page may bring nothing and yet have a next
     }
   }
 
