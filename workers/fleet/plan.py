@@ -18,7 +18,7 @@ BACKOFF_S: Final = 1.0
 BACKOFF_MAX_S: Final = 300.0
 STEADY_S: Final = 60.0
 """A replica that has been ready for so long ends the streak of failures."""
-SILENT_S: Final = 60.0
+SILENT_S: Final = 180.0
 """A replica with its resources and an actor, but no announcement for so long, is taken for lost."""
 IDLE_BEFORE_LEAVING_S: Final = 3.0
 """A draining replica leaves once it has reported no work, so long after routers could have learnt of it."""

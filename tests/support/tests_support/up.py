@@ -61,6 +61,7 @@ class Up:
                 return
             if time.monotonic() > until_s:
                 break
+        self.stop()
         raise AssertionError(f"`heavy up` did not get ready:\n{''.join(self.output)}")
 
     def stop(self, number: int = signal.SIGINT) -> int:
