@@ -24,7 +24,10 @@ from typing import Any
 import aiohttp
 
 ROOT = Path(__file__).resolve().parents[2]
-MODEL = ROOT / "tests" / "fixtures" / "models" / "tiny-k2-int4"
+MODELS = {
+    "untrained, 0.1M parameters": ROOT / "tests" / "fixtures" / "models" / "tiny-k2-int4",
+    "Abacus, 2M parameters": ROOT / "workers" / "abacus" / "weights" / "int4",
+}
 STREAMS = (1, 8, 32)
 TOKENS = 100
 """Tokens of each generation."""
@@ -117,9 +120,9 @@ async def over_http(
     return sum(made) / (time.perf_counter() - start)
 
 
-async def measure() -> list[dict[str, Any]]:
+async def measure(model: Path) -> list[dict[str, Any]]:
     """Every number of streams, pairs alternating until the time is up."""
-    flags = ["--model-path", str(MODEL), "--threads", "1", "--die-with-parent"]
+    flags = ["--model-path", str(model), "--threads", "1", "--die-with-parent"]
     flags += ["--max-total-tokens", str(KV_TOKENS)]
     server = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "workers.engines.openvino", *flags), stdout=asyncio.subprocess.PIPE, cwd=ROOT
@@ -127,7 +130,7 @@ async def measure() -> list[dict[str, Any]]:
     assert server.stdout is not None
     ready = json.loads(await asyncio.wait_for(server.stdout.readline(), READY_S))
     url = f"http://{ready['host']}:{ready['port']}"
-    bare = await Bare.start(MODEL, TOKENS)
+    bare = await Bare.start(model, TOKENS)
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             rows = [await _pairs(session, url, bare, streams) for streams in STREAMS]
@@ -161,11 +164,11 @@ async def _pairs(session: aiohttp.ClientSession, url: str, bare: Bare, streams: 
 
 
 def main() -> None:
-    """Print a table; about half a minute on a quiet machine."""
-    rows = asyncio.run(measure())
-    print(f"{MODEL.name}, {TOKENS} tokens a stream, one inference thread")
-    print(f"{'streams':>8} {'bare tok/s':>11} {'HTTP tok/s':>11} {'ratio':>6} {'pairs':>6}")
-    for row in rows:
-        print(
-            "{streams:>8} {bare_tokens_per_s:>11} {http_tokens_per_s:>11} {ratio:>6} {pairs:>6}".format(**row)
-        )
+    """Print a table for each model; about half a minute on a quiet machine."""
+    for name, model in MODELS.items():
+        rows = asyncio.run(measure(model))
+        print(f"{name}; {TOKENS} tokens a stream, one inference thread")
+        print(f"{'streams':>8} {'bare tok/s':>11} {'HTTP tok/s':>11} {'ratio':>6} {'pairs':>6}")
+        for row in rows:
+            form = "{streams:>8} {bare_tokens_per_s:>11} {http_tokens_per_s:>11} {ratio:>6} {pairs:>6}"
+            print(form.format(**row))
