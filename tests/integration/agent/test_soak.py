@@ -12,7 +12,7 @@ import pytest
 from heavy.agent.limits import AgentLimits, StuckLimits
 from heavy.core import codec
 from heavy.core.policy import ContextPolicy
-from heavy.core.records import GenerationRecord, PartialGenerationRecord
+from heavy.core.records import GenerationRecord
 from heavy.core.runs import OutcomeKind
 from heavy.profiles.schema import LimitsSection, Profile
 from heavy.store.redis import RedisStore
@@ -72,8 +72,6 @@ async def test_eight_times_300_steps_end_with_memory_flat_and_no_step_lost(store
         repairs = {name for r in records if isinstance(r.body, GenerationRecord) for name in r.body.repairs}
         assert {"salvaged_from_reasoning", "schema_mismatch", "unknown_tool", "invalid_json"} <= repairs
         assert re.search(r"tool calls repaired: .*schema_mismatch \d", "\n".join(notes(records)))
-    everything = [record for records in by_trajectory.values() for record in records]
-    assert any(isinstance(record.body, PartialGenerationRecord) for record in everything)
     assert 0.8 * CONTEXT_TOKENS < soak.replica.largest_prompt <= CONTEXT_TOKENS
     # Flat: what stays of a step is its own turn with a marker in place of the page, a digest, an error line.
     bytes_gained, blocks_gained = soak.growth(after=800)
