@@ -51,7 +51,8 @@ class StepResult:
     """What came of a step. `results` answer the message's calls one by one, in their order.
 
     `tools_refused` says that a cap on tool calls was hit: the refused calls have results that say so.
-    `broken` says that the model meant to call something and none of it could be used.
+    `broken` says that the model meant to call something and none of it could be used. `moved`: another
+    replica went on with the generation, so that `usage` counts its prompt more than once.
     """
 
     message: Message
@@ -63,6 +64,7 @@ class StepResult:
     calls_made: int
     tools_refused: bool
     broken: bool = False
+    moved: bool = False
 
 
 async def step(
@@ -98,6 +100,7 @@ async def step(
         calls_made=acting.made,
         tools_refused=acting.refused,
         broken=_broken(turn, readings),
+        moved=finished.request_id not in ("", request.request_id),
     )
 
 

@@ -400,6 +400,8 @@ class Trajectory:
     def _learn(self, messages: int, result: StepResult) -> None:
         """What the engine counted needs no bound any more: the prompt, and the turn it generated."""
         usage, turn = result.usage, result.message
+        if result.moved:
+            return
         self._window.learn(messages, usage.prompt)
         if usage.prompt and usage.output and says_something(turn):
             overhead = _TURN_OVERHEAD_TOKENS * (1 + len(turn.tool_calls))

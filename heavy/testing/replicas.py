@@ -32,6 +32,8 @@ class Scripted:
     pieces: int = 2
     hold: asyncio.Event | None = None
     error: HeavyError | None = None
+    request_id: str = ""
+    """The id it ended under, where that is another attempt's than was asked for."""
 
 
 Script = Iterable[Scripted] | Callable[[GenerationRequest], Scripted]
@@ -102,7 +104,7 @@ class ScriptedReplica:
             replica=self._replica,
             model=self._model,
             timing=GenerationTiming(queue_s=0.0, first_token_s=0.0, decode_s=0.0),
-            request_id=request.request_id,
+            request_id=scripted.request_id or request.request_id,
         )
 
 

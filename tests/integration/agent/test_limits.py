@@ -188,7 +188,9 @@ async def test_a_limit_ends_the_trajectory_or_makes_room_and_says_which(
     engine = SimulatedEngine(profile, name="limits", script=script, mistakes=variant.mistakes)
     async with (
         serving(engine) as url,
-        soaking(store, url, PROFILE, page_chars=variant.page_chars, limits=variant.limits) as soak,
+        soaking(
+            store, url, PROFILE, page_chars=variant.page_chars, limits=variant.limits, absence_s=0.2
+        ) as soak,
     ):
         changes = {"context_policy": ContextPolicy.HIDE_TOOL_OUTPUTS, **variant.spec}
         specs = await soak.specs([changes.pop("context_policy")], **changes)

@@ -29,7 +29,7 @@ from heavy.profiles.schema import Profile
 from heavy.replicas.api import Finished, GenerationEvent, GenerationRequest, Replica
 from heavy.replicas.http import HttpPool
 from heavy.replicas.registry import ReplicaRegistry
-from heavy.replicas.router import RoutedReplica
+from heavy.replicas.router import RoutedReplica, RoutingLimits
 from heavy.runner.build import Bench
 from heavy.runner.deltas import Deltas
 from heavy.runner.host import TrajectoryHost
@@ -98,7 +98,10 @@ class Watched:
                 if isinstance(event, Finished):
                     self.generations += 1
                     self.engine_s += time.perf_counter() - started_s
-                    self.largest_prompt = max(self.largest_prompt, event.usage.prompt + event.usage.output)
+                    # One that moved to another replica counts its prompt more than once.
+                    if event.request_id == request.request_id:
+                        tokens = event.usage.prompt + event.usage.output
+                        self.largest_prompt = max(self.largest_prompt, tokens)
                 yield event
 
     continues = False
@@ -249,6 +252,7 @@ async def soaking(
     limits: AgentLimits,
     shelf: int = 0,
     compel: bool = False,
+    absence_s: float = 10.0,
 ) -> AsyncIterator[Soak]:
     """A host over `store` whose one replica is the server at `url`."""
     info = ReplicaInfo("replica", profile.name, url, profile.engine, profile.model, "ready")
@@ -257,7 +261,7 @@ async def soaking(
     profiles = ProfileBook([profile])
     registry = ReplicaRegistry.over_http(store.directory, profiles, pool, silence_s=60.0)
     tracing, deltas, library = Tracing("", "soak"), Deltas(store.log, 0.1), Library(page_chars, shelf)
-    replica = Watched(RoutedReplica(registry), compel)
+    replica = Watched(RoutedReplica(registry, RoutingLimits(absence_s=absence_s)), compel)
     bench = Bench(profiles, replica, ToolBox([library], {}, None), store, tracing, limits)
     host = TrajectoryHost(store, deltas, bench, tracing, in_flight_max=8, lease_s=LEASE_S)
     deltas.start()

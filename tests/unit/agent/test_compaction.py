@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from heavy.core.messages import Role
 from heavy.core.policy import ContextPolicy
 from heavy.core.runs import OutcomeKind
 from heavy.core.tools import ToolOutput
-from heavy.replicas.api import GenerationRequest
+from heavy.replicas.api import GenerationRequest, TokenUsage
 from heavy.testing.replicas import Scripted
 
 Asks = Callable[..., Scripted]
@@ -194,3 +195,16 @@ async def test_turns_that_fill_the_context_by_themselves_still_leave_room_for_an
     if hiding:  # the latest turns are still there: only as much gave way as had to
         assert any(message.tool_calls for message in last.messages)
     assert await replica.count_tokens("bench", last.messages, last.tools) + last.tokens_max <= 8_000
+
+
+async def test_a_generation_that_moved_is_no_measure_of_the_conversation(bench: Any, asks: Asks) -> None:
+    """What another replica had to read again was paid for, but the conversation is no longer for it."""
+    doubled = TokenUsage(prompt=150_000, output=10)
+    moved = replace(asks('{"n": 1}'), usage=doubled, request_id="01a2-0-000000-10")
+    replica = bench.plays(moved, asks('{"n": 2}'), Scripted(content="42"))
+
+    outcome = await bench.trajectory().run()
+
+    assert outcome.answer == "42"
+    assert not [note for note in bench.journal.notes if note.startswith("context:")]
+    assert len(replica.requests[-1].messages) == 5
