@@ -142,7 +142,7 @@ async def test_a_write_under_way_in_a_runner_that_is_killed_is_unknown_and_not_r
     run = (await service.create(request)).run.spec.run
 
     async def begun() -> int:
-        return sum(file.exists() for file in sent)
+        return sum(file.exists() and file.read_text() != "" for file in sent)
 
     await until(begun, lambda count: count == 2, within_s=200.0)
     victim = runner.processes[arm(0)]
