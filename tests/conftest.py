@@ -19,6 +19,41 @@ hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
 
 
+ROOT = Path(__file__).parent
+SHARED = {
+    "integration/boards": "browsers and boards",
+    "integration/gateway": "browsers and boards",
+    "integration/sglang": "sglang",
+    "integration/engines": "engines",
+    "integration/fleet": "ray",
+    "integration/runner": "ray",
+}
+"""Folders whose tests share a started server, or must not run beside each other: each group in one worker."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several workers run the tests, whole groups go to one of them; else a group is a file."""
+    for item in items:
+        path = item.path.relative_to(ROOT)
+        group = SHARED.get(path.parent.as_posix(), path.as_posix())
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures that tests have recorded (`record_property("figure", ...)`), whoever ran them."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    figures = [
+        f"{report.nodeid}: {value}"
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == "figure" and report.when == "call"
+    ]
+    if figures:
+        terminalreporter.section("figures")
+        for line in figures:
+            terminalreporter.line(line)
+
+
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[StoreServer]:
     """The wheel's Valkey, started once."""

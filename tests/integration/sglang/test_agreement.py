@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +73,7 @@ async def asked(url: str, model: str, sets: list[dict[str, Any]]) -> list[Said]:
 
 
 async def test_both_engines_answer_alike_at_temperature_zero(
-    server: Running, capsys: pytest.CaptureFixture[str]
+    server: Running, record_property: Callable[[str, object], None]
 ) -> None:
     sets = prompts()
     full = await asked(server.base_url, NAME, sets)
@@ -82,10 +83,10 @@ async def test_both_engines_answer_alike_at_temperature_zero(
     answered = [one.answer is not None for one in (*full, *small)]
     same = sum(a.answer == b.answer for a, b in zip(full, small, strict=True))
     words = sum(a == b for a, b in zip(full, small, strict=True))
-    with capsys.disabled():
-        print(f"\nSGLang bf16 and OpenVINO INT4, temperature 0, {len(sets)} prompts:")
-        print(
-            f"the same answer {same / len(sets):.3f}, the same thinking word for word {words / len(sets):.3f}"
-        )
+    record_property(
+        "figure",
+        f"SGLang bf16 and OpenVINO INT4, temperature 0, {len(sets)} prompts: the same answer "
+        f"{same / len(sets):.3f}, the same thinking word for word {words / len(sets):.3f}",
+    )
     assert sum(answered) >= 0.95 * len(answered)
     assert same >= SAME_ANSWER_MIN * len(sets)
