@@ -8,7 +8,7 @@ import pytest
 
 from heavy.config import Settings
 from heavy.core.errors import HeavyError, LeaseLost, NotFound
-from heavy.core.ids import RunId, new_run_id
+from heavy.core.ids import RunId
 from heavy.core.runs import RunState
 from heavy.store.redis import RedisStore, connect
 
@@ -117,7 +117,9 @@ async def test_finish_ends_a_run_once_with_everything_that_goes_with_it(store: R
     assert (await store.log.get(run)).records == 1
 
 
-@pytest.mark.parametrize("run", [new_run_id(), RunId("run-1"), RunId("*"), RunId("")])
+@pytest.mark.parametrize(
+    "run", [RunId("run-0123456789abcdef01234567"), RunId("run-1"), RunId("*"), RunId("")]
+)
 async def test_what_is_not_there_is_not_found(store: RedisStore, run: RunId) -> None:
     for read in (
         store.log.get(run),
