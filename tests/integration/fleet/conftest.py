@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,16 +63,19 @@ class Nodes:
         await until(free, lambda known: known == count, within_s=WITHIN_S)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    """The cluster, for all of these tests: a head without GPUs."""
-    os.environ.update(RAY_ENVIRONMENT)
+    """The cluster, for the tests of one module: a head without GPUs. Other modules have their own."""
+    patch = pytest.MonkeyPatch()
+    for name, value in RAY_ENVIRONMENT.items():
+        patch.setenv(name, value)
     head = {"num_cpus": 2, "num_gpus": 0, "include_dashboard": False, "object_store_memory": 100 << 20}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     ray.init(address=cluster.address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
     yield Nodes(cluster)
     ray.shutdown()
     cluster.shutdown()
+    patch.undo()
 
 
 @dataclass

@@ -188,9 +188,9 @@ async def test_calls_of_one_trajectory_at_once_run_one_after_the_other(python: P
 async def test_what_a_session_says_of_itself_is_bounded_and_concerns_it_alone(python: Python) -> None:
     forged = """
 import os
-for fd in range(3, 64):
+for fd in map(int, os.listdir('/proc/self/fd')):
     try:
-        os.write(fd, b'0 99999999999\\n')
+        if fd > 2: os.write(fd, b'0 99999999999\\n')
     except OSError:
         pass
 """
