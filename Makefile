@@ -26,7 +26,7 @@ demo: $(READY) ## One question, eight trajectories, one answer, on this machine
 
 test: $(READY) test-parts ## Every test, fast ones first
 	$(BIN)/pytest tests/unit -n 2 --dist loadgroup
-	$(BIN)/pytest tests/integration -n 2 --dist loadgroup
+	$(BIN)/pytest tests/integration
 	$(BIN)/pytest tests/e2e tests/chaos
 
 check: $(READY) ## Format, lint, types, layers, protos, deployment files, dead code
