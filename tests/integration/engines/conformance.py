@@ -9,19 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
-import aiohttp
 import jsonschema
 
+from .client import QUESTION, Client, Said, client, idle, until
+
 CONTROL = re.compile(r"<\|[a-z_]+\|>|</?think>|</?tool_call>")
-WAIT_S = 20.0
-POLL_S = 0.02
 PYTHON = {
     "type": "function",
     "function": {
@@ -42,9 +38,6 @@ SEARCH = {
         "parameters": {"type": "object", "properties": {"count": {"enum": [1, 2]}}, "required": ["count"]},
     },
 }
-QUESTION = [
-    {"role": "user", "content": "What is the sum of the numbers from one to nine, step by step? " * 3}
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,128 +73,6 @@ def table(engines: dict[str, Capabilities]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
     )
-
-
-@dataclass(slots=True)
-class Said:
-    """One answer, collected."""
-
-    content: str = ""
-    reasoning: str = ""
-    calls: list[dict[str, Any]] = field(default_factory=list)
-    finish: str | None = None
-    usage: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def words(self) -> tuple[str, str, list[tuple[str, str, str]]]:
-        """What was said, without what it cost."""
-        calls = [(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in self.calls]
-        return self.content, self.reasoning, calls
-
-
-class Client:
-    """The few calls that the checks make."""
-
-    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
-        self.url = url
-        self.session = session
-
-    async def get(self, path: str) -> Any:
-        async with self.session.get(self.url + path) as response:
-            assert response.status == 200, (path, response.status, await response.text())
-            return await response.json()
-
-    async def post(self, path: str, body: Any) -> tuple[int, Any, Any]:
-        """Status, JSON and headers."""
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"}
-        async with self.session.post(self.url + path, data=data, headers=headers) as response:
-            text = await response.text()
-            try:
-                return response.status, json.loads(text or "{}"), response.headers
-            except ValueError:
-                return response.status, {"text": text}, response.headers
-
-    async def say(self, **body: Any) -> Said:
-        """A completion that is not streamed."""
-        status, answer, _ = await self.post("/v1/chat/completions", {"messages": QUESTION, **body})
-        assert status == 200, (status, answer)
-        choice = answer["choices"][0]
-        message = choice["message"]
-        return Said(
-            message["content"] or "",
-            message.get("reasoning_content") or "",
-            message.get("tool_calls") or [],
-            choice["finish_reason"],
-            answer["usage"],
-        )
-
-    async def chunks(self, **body: Any) -> AsyncIterator[dict[str, Any]]:
-        """The chunks of a stream, until [DONE]."""
-        body = {"messages": QUESTION, "stream": True, "stream_options": {"include_usage": True}, **body}
-        async with self.session.post(self.url + "/v1/chat/completions", json=body) as response:
-            assert response.status == 200, (response.status, await response.text())
-            async for line in response.content:
-                if not line.startswith(b"data: "):
-                    continue
-                if line.strip() == b"data: [DONE]":
-                    return
-                yield json.loads(line[6:].decode("utf-8"))
-
-    async def stream(self, **body: Any) -> Said:
-        """A streamed completion, collected."""
-        said = Said()
-        async for chunk in self.chunks(**body):
-            said.usage = chunk.get("usage") or said.usage
-            for choice in chunk.get("choices") or ():
-                said.finish = choice["finish_reason"] or said.finish
-                delta = choice["delta"]
-                said.content += delta.get("content") or ""
-                said.reasoning += delta.get("reasoning_content") or ""
-                for part in delta.get("tool_calls") or ():
-                    _collect(said.calls, part)
-        return said
-
-    async def load(self) -> dict[str, Any]:
-        """The first rank of /v1/loads."""
-        return (await self.get("/v1/loads"))["loads"][0]
-
-    async def metric(self, name: str) -> float:
-        """A metric's value, summed over its labels; 0 where it does not exist yet."""
-        async with self.session.get(self.url + "/metrics") as response:
-            lines = (await response.text()).splitlines()
-        found = [line for line in lines if re.match(re.escape(name) + r"[{ ]", line)]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in found)
-
-
-def _collect(calls: list[dict[str, Any]], part: dict[str, Any]) -> None:
-    index = part["index"]
-    while len(calls) <= index:
-        calls.append({"id": "", "function": {"name": "", "arguments": ""}})
-    calls[index]["id"] += part.get("id") or ""
-    for name in ("name", "arguments"):
-        calls[index]["function"][name] += part.get("function", {}).get(name) or ""
-
-
-@asynccontextmanager
-async def client(url: str) -> AsyncIterator[Client]:
-    """A client for the length of a check."""
-    timeout = aiohttp.ClientTimeout(total=120)
-    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
-        yield Client(url, session)
-
-
-async def until(holds: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Wait for a condition, at most WAIT_S."""
-    end = time.monotonic() + WAIT_S
-    while not await holds():
-        assert time.monotonic() < end, f"not within {WAIT_S} s: {what}"
-        await asyncio.sleep(POLL_S)
-
-
-async def _idle(http: Client) -> bool:
-    load = await http.load()
-    return load["num_running_reqs"] == 0 and load["num_waiting_reqs"] == 0
 
 
 # -- the checks
@@ -244,7 +115,7 @@ async def check_a_repeated_prompt_is_cached(url: str, caps: Capabilities) -> Non
     async with client(url) as http:
         fresh = [{"role": "user", "content": uuid.uuid4().hex + " counts the steps of the sum. " * 12}]
         first = await http.say(messages=fresh, max_tokens=2)
-        await until(lambda: _idle(http), "the first generation is over")
+        await until(lambda: idle(http), "the first generation is over")
         again = await http.say(messages=fresh, max_tokens=2)
         prompt = again.usage["prompt_tokens"]
         before = (first.usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
@@ -329,7 +200,7 @@ async def check_an_abort_ends_the_generation(url: str, caps: Capabilities) -> No
         finish = [choice["finish_reason"] async for chunk in chunks for choice in chunk.get("choices") or ()]
         if caps.aborted_finish:
             assert finish[-1] == "abort"
-        await until(lambda: _idle(http), "the load is zero after an abort")
+        await until(lambda: idle(http), "the load is zero after an abort")
         await until(lambda: _counted(http, caps, before), "the aborted one is counted")
 
 
@@ -347,7 +218,7 @@ async def check_abort_all_ends_everything(url: str, caps: Capabilities) -> None:
         for one in streams:
             await anext(one)
         assert (await http.post("/abort_request", {"abort_all": True}))[0] == 200
-        await until(lambda: _idle(http), "the load is zero after abort_all")
+        await until(lambda: idle(http), "the load is zero after abort_all")
         for one in streams:
             await one.aclose()
 
@@ -358,7 +229,7 @@ async def check_a_reader_that_goes_away_ends_the_generation(url: str, caps: Capa
         chunks = http.chunks(max_tokens=1_200, ignore_eos=True)
         await anext(chunks)
         await chunks.aclose()
-        await until(lambda: _idle(http), "the load is zero after a disconnect")
+        await until(lambda: idle(http), "the load is zero after a disconnect")
         await until(lambda: _counted(http, caps, before), "the disconnected one is counted as aborted")
 
 
@@ -449,7 +320,7 @@ async def check_the_load_has_its_shape(url: str, caps: Capabilities) -> None:
         assert load["num_waiting_reqs"] == 0
         assert 0 < load["num_used_tokens"] <= load["max_total_num_tokens"]
         assert 0 < load["token_usage"] <= 1
-        await until(lambda: _idle(http), "the load is zero again")
+        await until(lambda: idle(http), "the load is zero again")
 
 
 async def check_tokenize_counts_what_is_prefilled(url: str, caps: Capabilities) -> None:
@@ -507,7 +378,7 @@ async def check_a_full_queue_says_so(url: str, caps: Capabilities) -> None:
             assert int(headers["Retry-After"]) >= 1
         await running.aclose()
         assert (await waiting).finish == "length"
-        await until(lambda: _idle(http), "the load is zero again")
+        await until(lambda: idle(http), "the load is zero again")
 
 
 async def _waits(http: Client) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.engines.conformance import Client, client, until
+from tests.integration.engines.client import Client, client, until
 
 from .server import CONTEXT_TOKENS, LIMITS, NAME, Running
 

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.integration.engines import conformance
-from tests.integration.engines.conformance import Capabilities, Client
+from tests.integration.engines.client import Client
+from tests.integration.engines.conformance import Capabilities
 
 Check = Callable[[str, Capabilities], Awaitable[None]]
 
