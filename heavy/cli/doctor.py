@@ -33,6 +33,7 @@ from heavy.store.redis import connect
 from heavy.tools.config import read_tools
 from heavy.tools.registry import open_tools
 from heavy.tools.sandbox.level import sandbox_level
+from workers.engines.sglang.environment import cpu_environment
 
 PYTHON_MIN: Final = (3, 11)
 SHM_BYTES_MIN: Final = 128 << 20
@@ -237,11 +238,14 @@ def _engines(book: ProfileBook) -> list[Finding]:
 
 def _sglang(book: ProfileBook) -> Finding:
     nvidia = shutil.which("nvidia-smi")
-    named = {p.serve.engine_python for p in book.by_name.values() if p.engine == "sglang"} - {""}
+    named = {p.serve.engine_python for p in book.by_name.values() if p.engine == "sglang"}
+    named = {*named, os.environ.get("HEAVY_SGLANG_PYTHON", "")} - {""}
+    if (own := cpu_environment()).ready:
+        named.add(str(own.python))
     there = sorted(name for name in named if Path(name).expanduser().exists() or shutil.which(name))
     if there:
         return Finding("sglang", FINE, f"{', '.join(there)}; {'a GPU is there' if nvidia else 'no GPU'}")
-    seen = "no profile names an interpreter that is here" + ("" if nvidia else "; no NVIDIA GPU is seen")
+    seen = "there is no interpreter with it" + ("" if nvidia else "; no NVIDIA GPU is seen")
     mend = "make sglang-env (on a CPU), or name serve.engine_python in a profile of your own"
     return Finding("sglang", OPTIONAL, seen, mend)
 
