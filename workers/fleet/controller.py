@@ -59,9 +59,9 @@ class Controller:
 
     async def run(self) -> None:
         """Lead whenever nobody else does. Outages of the store or of Ray are waited out."""
-        hands = Hands(await self._store.fleet.identity(), self._environment)
         while True:
             try:
+                hands = Hands(await self._store.fleet.identity(), self._environment)
                 epoch = await self._store.fleet.lead(owner=self._owner, lease_s=LEASE_S)
                 if epoch is not None:
                     await self._lead(hands, epoch)
@@ -109,8 +109,7 @@ class Controller:
                 logger.info("%s is to be there", member.replica)
                 await fleet.put_member(member, epoch=epoch)
             case Launch(member):
-                await hands.launch(member, profile_of(member.definition))
-                await fleet.put_member(replace(member, launched=True), epoch=epoch)
+                await self._launch(member, hands, epoch)
             case Drain(member, reason):
                 logger.info("%s drains: %s", member.replica, reason)
                 await self._enter(member, Phase.DRAINING, reason, epoch)
@@ -128,6 +127,16 @@ class Controller:
                 self._begin_end(replica, hands, epoch)
             case Forgive(profile):
                 await fleet.forget_failures(profile, epoch=epoch)
+
+    async def _launch(self, member: Member, hands: Hands, epoch: int) -> None:
+        """Make a member's group and actor. What Ray will not have is the member's failure, nobody else's."""
+        try:
+            await hands.launch(member, profile_of(member.definition))
+        except (ValueError, TypeError) as error:
+            reason = f"Ray refuses to place it: {error} Correct the profile's serve section."
+            await self._do(Leave(member, reason, failed=True), hands, epoch)
+        else:
+            await self._store.fleet.put_member(replace(member, launched=True), epoch=epoch)
 
     async def _enter(self, member: Member, phase: Phase, reason: str, epoch: int) -> None:
         changed = replace(member, phase=phase, since_ms=clock.now_ms(), reason=reason)

@@ -195,7 +195,7 @@ class _Profile:
             if member.phase is not Phase.DRAINING or member.replica in lost:
                 continue
             info, drained_s = self.sight.infos.get(member.replica), (self.now_ms - member.since_ms) / 1000
-            idle = info is None or info.running + info.waiting == 0
+            idle = info is not None and info.running + info.waiting == 0  # silence is no idleness
             if idle and drained_s >= IDLE_BEFORE_LEAVING_S:
                 yield Leave(member, member.reason)
             elif drained_s >= self.drain_timeout_s:

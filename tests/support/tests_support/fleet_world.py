@@ -36,6 +36,8 @@ class World:
     infos: dict[str, ReplicaInfo] = field(default_factory=dict)
     doomed: set[str] = field(default_factory=set)
     busy: set[str] = field(default_factory=set)
+    muted: set[str] = field(default_factory=set)
+    """Those whose announcements are lost."""
     numbers: int = 0
 
     def step(self) -> list[Action]:
@@ -114,7 +116,8 @@ class World:
 
     def _announce(self, name: str) -> None:
         member = self.members.get(name)
-        if member is None:
+        if member is None or name in self.muted:
+            self.infos.pop(name, None)
             return
         doomed = member.revision in self.doomed
         state = ReplicaState.FAILED if doomed else ReplicaState.READY

@@ -142,6 +142,18 @@ def test_a_draining_replica_leaves_when_it_has_nothing_in_flight_or_its_time_is_
     assert busy not in world.members
 
 
+def test_a_draining_replica_that_is_silent_is_not_taken_for_idle() -> None:
+    world = World(wanted={"p": want(number=1)})
+    world.settle(10)
+    (busy,) = world.ready()
+    world.busy.add(busy)
+    world.wanted["p"] = replace(world.wanted["p"], drained=(busy,))
+    world.settle(3)
+    world.muted.add(busy)
+    world.settle(10)
+    assert world.members[busy].phase is Phase.DRAINING
+
+
 def test_fewer_wanted_drains_the_least_busy() -> None:
     world = World(wanted={"p": want(number=3)})
     world.settle(10)
