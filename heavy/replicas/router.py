@@ -141,7 +141,7 @@ class RoutedReplica:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Stream one generation; see the protocol. `EngineUnavailable` when no replica could be had."""
-        journey, said = _Journey(request), Said()
+        journey, said, loss = _Journey(request), Said(), None
         while True:
             async with self._placed(journey) as place:
                 queue_s = clock.monotonic_s() - journey.set_out_s
@@ -156,9 +156,12 @@ class RoutedReplica:
                     return
                 except HeavyError as error:
                     place.failed(error, request.deadline_ms)
+                    if loss is not None and isinstance(error, EngineRefused | ContextOverflow):
+                        raise loss from error  # it would not go on: the step is to be begun anew
                     stuck = said.anything and not place.known.client.continues
                     if stuck or not self._may_move(journey, error):
                         raise
+                    loss = error if said.anything else None
                     logger.warning("moving %s to another replica: %s", request.request_id, error)
             journey.tried.append(place.known.info.replica)
 

@@ -162,6 +162,13 @@ async def test_a_server_that_cannot_go_on_leaves_half_an_answer_to_the_caller(
     assert len(rids(*servers)) == 1
 
 
+async def test_a_server_that_refuses_to_go_on_leaves_the_loss_to_the_caller(fleet: Fleet) -> None:
+    await fleet.server("a", HALF)
+    await fleet.server("b", Reply((b'{"error":{"message":"no such field"}}',), 400))
+    with pytest.raises(EngineUnavailable, match="Replica a"):
+        await fleet.ask(prefer_replica="a")
+
+
 @pytest.mark.parametrize("how", ["failed", "gone", "anew"])
 async def test_a_silent_replica_that_is_lost_is_left_long_before_silence_is_a_failure(
     fleet: Fleet, how: str
