@@ -19,6 +19,7 @@ from typing import Any, Final
 from heavy.aggregation.equivalence import as_number, normalise
 from heavy.core.ids import derive_seed
 from heavy.evals.questions import EXACT, LETTERS, GraderName, Question, Tolerance
+from heavy.evals.reading import amount_in, letter_in, option_in
 from heavy.evals.rows import Row
 
 ID_CHARS_MAX: Final = 200
@@ -135,13 +136,13 @@ def _plain(row: Row, columns: Mapping[str, Any], read_as: ReadAs) -> Question:
 def _aime(row: Row, columns: Mapping[str, Any], read_as: ReadAs) -> Question:
     question = _text(columns, "problem", "question")
     answer = _text(columns, "answer")
-    value = as_number(normalise(answer))
-    if value is None or value.denominator != 1 or not 0 <= value <= 999:
+    amount = amount_in(answer)  # one published answer has a degree sign
+    if amount is None or amount.percent or amount.value.denominator != 1 or not 0 <= amount.value <= 999:
         raise _Fault(f"has the answer {answer!r:.80}; AIME answers are whole numbers from 0 to 999")
     return Question(
-        id=_id(row, columns, "id"),
+        id=_id(row, columns, "id", "problem_idx"),
         prompt=_prompt(question, _AIME, read_as),
-        answer=str(int(value)),
+        answer=str(int(amount.value)),
         grader=read_as.grader or GraderName.NUMERIC,
         labels=_labels(columns, ("year", "part")),
     )
@@ -151,8 +152,8 @@ def _gpqa(row: Row, columns: Mapping[str, Any], read_as: ReadAs) -> Question:
     question = _text(columns, "question")
     right = _text(columns, "correct answer")
     options = [right, *(_text(columns, f"incorrect answer {number}") for number in (1, 2, 3))]
-    if len({normalise(option) for option in options}) < len(options):
-        raise _Fault("has the same option twice")
+    if right in options[1:]:
+        raise _Fault(f"has its right option {right!r:.80} among the wrong ones too")
     name = _id(row, columns, "record id", "id")
     random.Random(derive_seed(read_as.seed, "options", name)).shuffle(options)
     return Question(
@@ -175,14 +176,17 @@ def _hle(row: Row, columns: Mapping[str, Any], read_as: ReadAs) -> Question | Sk
     question = _text(columns, "question")
     answer = _text(columns, "answer")
     kind = _text(columns, "answer_type")
+    grader, options = read_as.open_grader, _options_in(question)
     match kind.casefold():
         case "multiplechoice":
-            grader = GraderName.CHOICE
-            if answer.strip("().: ").upper() not in LETTERS:
-                raise _Fault(f"is multipleChoice with the answer {answer!r:.80}; that is no letter")
-            answer = answer.strip("().: ").upper()
+            letter = letter_in(answer, options)
+            if not letter:
+                options, letter = (), letter_in(answer)
+            # An answer of several letters, or of words, is no letter to compare a reply's with: it is open.
+            if letter:
+                grader, answer = GraderName.CHOICE, letter
         case "exactmatch":
-            grader = read_as.open_grader
+            pass
         case _:
             raise _Fault(f"has answer_type {kind!r:.80}; it must be exactMatch or multipleChoice")
     return Question(
@@ -190,7 +194,7 @@ def _hle(row: Row, columns: Mapping[str, Any], read_as: ReadAs) -> Question | Sk
         prompt=_prompt(question, _HLE, read_as),
         answer=answer,
         grader=read_as.grader or grader,
-        choices=_options_in(question) if grader is GraderName.CHOICE else (),
+        choices=options if grader is GraderName.CHOICE else (),
         tolerance=read_as.tolerance,
         labels=_labels(columns, ("category", "answer_type")),
     )
@@ -293,17 +297,16 @@ def _choices(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not 2 <= len(value) <= len(LETTERS):
         raise _Fault(f"has choices {value!r:.80}; it must be a list of 2 to {len(LETTERS)} options")
     options = tuple(str(option).strip() for option in value)
-    if len({normalise(option) for option in options}) < len(options) or not all(options):
+    if len(set(options)) < len(options) or not all(options):
         raise _Fault("has an option that is empty or there twice")
     return options
 
 
 def _letter_of(answer: str, choices: Sequence[str]) -> str:
     """The letter of the true answer, given as a letter or as the option's text; the text wins."""
-    same = [index for index, option in enumerate(choices) if normalise(option) == normalise(answer)]
+    if option := option_in(answer, choices):
+        return option
     letter = answer.strip("().: ").upper()
-    if same:
-        return LETTERS[same[0]]
     if len(letter) == 1 and letter in LETTERS[: len(choices)]:
         return letter
     raise _Fault(f"has the answer {answer!r:.80}, which is neither one of its choices nor the letter of one")

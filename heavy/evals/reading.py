@@ -20,6 +20,8 @@ _LETTER: Final = re.compile(
     r"^(?:(?:option|choice|answer)\s+)?[\[({*_`\s]*([A-Za-z])[\])}*_`\s]*(?:[.):,\-–—]\s*(?P<rest>.*))?$",
     re.IGNORECASE | re.DOTALL,
 )
+_MORE_LETTERS: Final = re.compile(r"[A-Za-z]\W*$|[A-Z]\s*(?:[,;&/]|and\b|or\b)")
+"""How what follows a letter begins when it is more letters: "A, B", "A, B and C"."""
 _LATEX_TEXT: Final = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{([^{}]*)\}")
 _AMOUNT: Final = re.compile(
     r"[+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d{1,60})?|\d{1,60}(?:\.\d{0,60})?|\.\d{1,60})(?:e[+-]?\d{1,3})?"
@@ -29,6 +31,7 @@ _AMOUNT: Final = re.compile(
 _TIMES_TEN: Final = re.compile(
     r"\s*(?:\\times|\\cdot|×|x|\*)\s*10\s*(?:\^|\*\*)\s*\{?\s*([+-]?\d{1,3})\s*\}?"
 )
+_DEGREES: Final = re.compile(r"\s*\^\s*\{?\s*\\circ\s*\}?")
 _FRACTION: Final = re.compile(r"\\[dt]?frac\s*\{([+-]?\d{1,60})\}\s*\{(\d{1,60})\}")
 
 
@@ -65,16 +68,24 @@ def confidence_in(text: str) -> float | None:
 def letter_in(answer: str, choices: Sequence[str] = ()) -> str:
     """The one option an answer names, by letter or by its text; empty when that is none, or not clear."""
     text = _LATEX_TEXT.sub(r"\1", answer).strip().strip("$").strip()
-    same = [LETTERS[index] for index, option in enumerate(choices) if normalise(option) == normalise(text)]
-    if len(same) == 1:
-        return same[0]
+    if option := option_in(text, choices):
+        return option
     match = _LETTER.match(text)
     if not match:
         return ""
     letter, rest = match[1].upper(), (match["rest"] or "").strip()
     if choices and letter not in LETTERS[: len(choices)]:
         return ""
-    return "" if re.match(r"^[A-Za-z]\W*$", rest) else letter
+    return letter if option_in(rest, choices) == letter or not _MORE_LETTERS.match(rest) else ""
+
+
+def option_in(text: str, choices: Sequence[str]) -> str:
+    """The letter of the one option whose text this is: to the letter, else as `normalise` sees it."""
+    for form in (str.strip, normalise):
+        same = [index for index, option in enumerate(choices) if form(option) == form(text)]
+        if len(same) == 1:
+            return LETTERS[same[0]]
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +98,12 @@ class Amount:
 
 def amount_in(answer: str) -> Amount | None:
     """The number an answer gives, units and thousands separators gone; None unless it gives exactly one."""
-    text = normalise(_LATEX_TEXT.sub(r" \1 ", answer)).replace("\\%", "%").replace("\\ ", " ").strip("$ ")
+    text = (
+        normalise(_DEGREES.sub("°", _LATEX_TEXT.sub(r" \1 ", answer)))
+        .replace("\\%", "%")
+        .replace("\\ ", " ")
+        .strip("$ ")
+    )
     plain = as_number(text.rstrip("% "))
     if plain is not None:
         return Amount(plain, text.endswith("%"))

@@ -62,7 +62,7 @@ def render_template(directory: str, name: str, told_as: str, values: Mapping[str
 
 
 def _fault(told_as: str, name: str, problem: str) -> ConfigError:
-    return ConfigError(f"{told_as}: template {name!r}: {problem}.")
+    return ConfigError(f"{told_as}: template {name!r}: {problem.rstrip('.')}.")
 
 
 @lru_cache(maxsize=256)

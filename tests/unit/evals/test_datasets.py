@@ -9,6 +9,7 @@ from heavy.core.errors import InvalidDataset
 from heavy.evals.datasets import read_dataset
 from heavy.evals.layouts import LayoutName, ReadAs
 from heavy.evals.questions import GraderName, Tolerance
+from heavy.evals.reading import letter_in
 
 from tests_support.datasets import AIME_ROWS, GPQA_ROWS, HLE_ROWS, write_csv, write_jsonl, write_parquet
 
@@ -42,6 +43,27 @@ def test_an_aime_answer_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
     assert "line 1 has the answer '1000'" in said
 
 
+@pytest.mark.parametrize("answer", ["336^\\circ", "$336^{\\circ}$", "336°"])
+def test_an_aime_answer_may_have_a_degree_sign_as_a_published_one_has(tmp_path: Path, answer: str) -> None:
+    rows = [{"problem_idx": 20, "problem": "What angle?", "answer": answer, "problem_type": ["Geometry"]}]
+    question = read_dataset(write_parquet(tmp_path / "aime_2025.parquet", rows), ReadAs()).questions[0]
+    assert (question.id, question.answer) == ("20", "336")
+
+
+def test_gpqa_options_that_differ_in_case_alone_are_different_options(tmp_path: Path) -> None:
+    options = {"Correct Answer": "Aa", "Incorrect Answer 1": "aa", "Incorrect Answer 2": "AA"}
+    row = {**GPQA_ROWS[0], **options, "Incorrect Answer 3": "AA"}
+    question = read_dataset(write_csv(tmp_path / "gpqa.csv", [row]), ReadAs()).questions[0]
+    assert question.choices["ABCD".index(question.answer)] == "Aa"
+    assert letter_in("Aa", question.choices) == question.answer
+    assert letter_in("AA", question.choices) == "", "which of the two is not said"
+
+
+def test_gpqa_options_of_which_a_wrong_one_is_the_right_one_are_refused(tmp_path: Path) -> None:
+    row = GPQA_ROWS[0] | {"Incorrect Answer 2": "red"}
+    assert "row 1 has its right option 'red'" in refusal(write_csv(tmp_path / "gpqa.csv", [row]))
+
+
 def test_gpqa_options_are_shuffled_by_seed_and_question(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "gpqa_diamond.csv", GPQA_ROWS)
     dataset = read_dataset(path, ReadAs(seed=1))
@@ -69,6 +91,26 @@ def test_hle_keeps_the_text_only_subset_and_counts_the_rest(tmp_path: Path, writ
     assert list(dataset.skipped.values()) == [1]
     assert dataset.questions[1].choices == ("Oxygen", "Iron", "Neon")
     assert all(word in dataset.questions[0].prompt for word in ("Explanation:", "Answer:", "Confidence:"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "read_answer", "grader"),
+    [
+        ("B", "B", GraderName.CHOICE),
+        ("B. Iron", "B", GraderName.CHOICE),
+        ("iron", "B", GraderName.CHOICE),
+        ("D", "D", GraderName.CHOICE),  # its options are not all read
+        ("AB", "AB", GraderName.JUDGE),
+        ("A, B and C", "A, B and C", GraderName.JUDGE),
+        ("both", "both", GraderName.JUDGE),
+    ],
+)
+def test_an_hle_choice_without_one_letter_is_an_open_question(
+    tmp_path: Path, answer: str, read_answer: str, grader: GraderName
+) -> None:
+    path = write_jsonl(tmp_path / "hle.jsonl", [HLE_ROWS[1] | {"answer": answer}])
+    question = read_dataset(path, ReadAs(open_grader=GraderName.JUDGE)).questions[0]
+    assert (question.answer, question.grader) == (read_answer, grader)
 
 
 def test_a_plain_row_says_how_it_is_graded_and_what_it_belongs_to(tmp_path: Path) -> None:
