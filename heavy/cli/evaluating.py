@@ -146,11 +146,12 @@ def ask_and_report(
     """Ask what has no result, judge what has no verdict, report; the exit code."""
 
     async def work() -> tuple[EndReason | None, Evaluated]:
-        async with HeavyClient(server.address, server.token, patience_s=server.patience_s) as client:
+        async with (
+            HeavyClient(server.address, server.token, patience_s=server.patience_s) as client,
+            judging.judge(client) as judge,  # before anything is asked: it may want a key that is not there
+        ):
             reason = await _asked(client, evaluation, sitting, quiet=as_json)
-            async with judging.judge(client) as judge:
-                made = await evaluated(evaluation, ask=judge, limits=judging.limits, group_by=group_by)
-        return reason, made
+            return reason, await evaluated(evaluation, ask=judge, limits=judging.limits, group_by=group_by)
 
     reason, made = asyncio.run(work())
     _show(evaluation.directory, made, as_json=as_json)

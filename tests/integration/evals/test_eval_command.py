@@ -156,6 +156,16 @@ async def test_a_judge_that_fails_leaves_answers_ungraded_and_no_arm_is_asked_ag
     assert kept.out == mended.out, "what was judged is not judged again"
 
 
+async def test_a_judge_whose_key_is_not_set_is_said_before_anything_is_asked(
+    heavy: Whole, dataset: Path, tmp_path: Path
+) -> None:
+    words = ["eval", dataset, "--out", tmp_path / "out", "--grader", "judge", "--judge-url"]
+    words += ["http://127.0.0.1:1/v1", "--judge-model", "m", "--judge-key-env", "NO_KEY_OF_A_JUDGE"]
+    refused = await said(heavy.address, *words)
+    assert (refused.code, heavy.replica.requests) == (78, [])
+    assert "NO_KEY_OF_A_JUDGE, which is not set" in refused.err
+
+
 async def test_a_budget_ends_the_asking_and_what_was_answered_is_reported(
     heavy: Whole, dataset: Path, tmp_path: Path
 ) -> None:
