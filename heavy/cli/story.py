@@ -66,6 +66,8 @@ class Story:
             yield Text("What it says was made up by the simulated engine.", style="yellow")
         parts = [f"{policy.width} arms", f"quorum {policy.quorum}", policy.aggregation.value]
         parts.append("tools " + (", ".join(policy.tools) or "none"))
+        if run.spec.caller_tools:
+            parts.append("of the caller's own " + ", ".join(tool.name for tool in run.spec.caller_tools))
         if policy.budget.cost_usd_max is not None:
             parts.append(f"at most ${policy.budget.cost_usd_max:g}")
         yield Text(", ".join(parts), style="dim")

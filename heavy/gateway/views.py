@@ -13,6 +13,7 @@ from heavy.core.ledger import Ledger, Spend
 from heavy.core.messages import Message, Role
 from heavy.core.policy import Policy
 from heavy.core.runs import AggregationMethod, Run, RunFailure, RunResult, RunState
+from heavy.core.tools import ToolSpec
 from heavy.profiles.schema import Profile
 
 QUESTION_CHARS: Final = 300
@@ -61,6 +62,8 @@ class RunDetail:
     summary: RunSummary
     messages: tuple[Message, ...]
     policy: Policy
+    caller_tools: tuple[ToolSpec, ...]
+    """Those that the caller executed, as it declared them."""
     attached: bool
     request_id: str
     result: RunResult | None
@@ -111,6 +114,7 @@ def detail_of(run: Run, profiles: Mapping[str, Profile]) -> RunDetail:
         summary=summary_of(run, profiles),
         messages=spec.messages,
         policy=spec.policy,
+        caller_tools=spec.caller_tools,
         attached=spec.attached,
         request_id=spec.request_id,
         result=run.result,

@@ -14,7 +14,7 @@ from heavy.core.errors import FieldViolation, InvalidRequest
 from heavy.core.ids import AGGREGATOR, ARMS_MAX, RunId, TrajectoryId, arm, is_run_id
 from heavy.core.runs import RunState
 from heavy.rpc.calls import Call
-from heavy.v1 import heavy_pb2
+from heavy.v1 import heavy_pb2, tool_pb2
 from heavy.wire import enums
 from heavy.wire.convert_calling import caller_tools_from_proto
 from heavy.wire.convert_policy import draft_from_proto, messages_from_proto
@@ -42,7 +42,7 @@ def create_request(
     *,
     attached: bool,
     deadline_s: float | None = None,
-    tools: Sequence[heavy_pb2.CallerTool] = (),
+    tools: Sequence[tool_pb2.CallerTool] = (),
 ) -> CreateRequest:
     """A run to create, its policy complete. `deadline_s` is what the call itself has left, `tools` those of
     the caller's own.

@@ -22,64 +22,62 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from heavy.v1 import policy_pb2 as heavy_dot_v1_dot_policy__pb2
 from heavy.v1 import record_pb2 as heavy_dot_v1_dot_record__pb2
 from heavy.v1 import run_pb2 as heavy_dot_v1_dot_run__pb2
+from heavy.v1 import tool_pb2 as heavy_dot_v1_dot_tool__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14heavy/v1/heavy.proto\x12\x08heavy.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15heavy/v1/policy.proto\x1a\x15heavy/v1/record.proto\x1a\x12heavy/v1/run.proto\"\x8d\x01\n\nAskRequest\x12#\n\x08messages\x18\x01 \x03(\x0b\x32\x11.heavy.v1.Message\x12 \n\x06policy\x18\x02 \x01(\x0b\x32\x10.heavy.v1.Policy\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65ltas\x18\x04 \x01(\x08\x12\x14\n\x0c\x61\x66ter_record\x18\x05 \x01(\x03\"r\n\x0b\x41skResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\"\n\x06record\x18\x02 \x01(\x0b\x32\x10.heavy.v1.RecordH\x00\x12&\n\x06\x64\x65ltas\x18\x03 \x01(\x0b\x32\x14.heavy.v1.DeltaBatchH\x00\x42\x07\n\x05\x65vent\"\xa6\x01\n\nCallerTool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\t\x12\"\n\x07\x65\x66\x66\x65\x63ts\x18\x04 \x01(\x0e\x32\x11.heavy.v1.Effects\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tcacheable\x18\x06 \x01(\x08\"k\n\rConverseStart\x12!\n\x03\x61sk\x18\x01 \x01(\x0b\x32\x14.heavy.v1.AskRequest\x12#\n\x05tools\x18\x02 \x03(\x0b\x32\x14.heavy.v1.CallerTool\x12\x12\n\ncalls_held\x18\x03 \x03(\t\"W\n\x10\x43\x61llerToolResult\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x10\n\x08is_error\x18\x03 \x01(\x08\x12\x0f\n\x07unknown\x18\x04 \x01(\x08\"t\n\x0f\x43onverseRequest\x12(\n\x05start\x18\x01 \x01(\x0b\x32\x17.heavy.v1.ConverseStartH\x00\x12,\n\x06result\x18\x02 \x01(\x0b\x32\x1a.heavy.v1.CallerToolResultH\x00\x42\t\n\x07message\"\x98\x01\n\x0e\x43\x61llerToolCall\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x15\n\rtrajectory_id\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\x05\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x11\n\targuments\x18\x05 \x01(\t\x12/\n\x0b\x64\x65\x61\x64line_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Y\n\x11\x43\x61llerToolReceipt\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.heavy.v1.ReceiptKind\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\xd1\x01\n\x10\x43onverseResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\"\n\x06record\x18\x02 \x01(\x0b\x32\x10.heavy.v1.RecordH\x00\x12&\n\x06\x64\x65ltas\x18\x03 \x01(\x0b\x32\x14.heavy.v1.DeltaBatchH\x00\x12(\n\x04\x63\x61ll\x18\x04 \x01(\x0b\x32\x18.heavy.v1.CallerToolCallH\x00\x12.\n\x07receipt\x18\x05 \x01(\x0b\x32\x1b.heavy.v1.CallerToolReceiptH\x00\x42\x07\n\x05\x65vent\"m\n\x10\x43reateRunRequest\x12#\n\x08messages\x18\x01 \x03(\x0b\x32\x11.heavy.v1.Message\x12 \n\x06policy\x18\x02 \x01(\x0b\x32\x10.heavy.v1.Policy\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"@\n\x11\x43reateRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.heavy.v1.Run\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"G\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_record\x18\x02 \x01(\x03\x12\x0e\n\x06\x64\x65ltas\x18\x03 \x01(\x08\"w\n\x10WatchRunResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\"\n\x06record\x18\x02 \x01(\x0b\x32\x10.heavy.v1.RecordH\x00\x12&\n\x06\x64\x65ltas\x18\x03 \x01(\x0b\x32\x14.heavy.v1.DeltaBatchH\x00\x42\x07\n\x05\x65vent\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\",\n\x0eGetRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.heavy.v1.Run\"\\\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\"\n\x06states\x18\x03 \x03(\x0e\x32\x12.heavy.v1.RunState\"H\n\x10ListRunsResponse\x12\x1b\n\x04runs\x18\x01 \x03(\x0b\x32\r.heavy.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"/\n\x11\x43\x61ncelRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.heavy.v1.Run\"f\n\x14GetTrajectoryRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x15\n\rtrajectory_id\x18\x02 \x01(\t\x12\x14\n\x0c\x61\x66ter_record\x18\x03 \x01(\x03\x12\x11\n\tpage_size\x18\x04 \x01(\x05\"l\n\x15GetTrajectoryResponse\x12!\n\x07records\x18\x01 \x03(\x0b\x32\x10.heavy.v1.Record\x12\"\n\x07outcome\x18\x02 \x01(\x0b\x32\x11.heavy.v1.Outcome\x12\x0c\n\x04more\x18\x03 \x01(\x08*\xcd\x01\n\x0bReceiptKind\x12\x1c\n\x18RECEIPT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12RECEIPT_KIND_TAKEN\x10\x01\x12\x1a\n\x16RECEIPT_KIND_DUPLICATE\x10\x02\x12\x15\n\x11RECEIPT_KIND_OVER\x10\x03\x12\x1d\n\x19RECEIPT_KIND_NO_SUCH_CALL\x10\x04\x12\x1a\n\x16RECEIPT_KIND_TOO_LARGE\x10\x05\x12\x1a\n\x16RECEIPT_KIND_WITHDRAWN\x10\x06\x32\xae\x04\n\x0cHeavyService\x12\x34\n\x03\x41sk\x12\x14.heavy.v1.AskRequest\x1a\x15.heavy.v1.AskResponse0\x01\x12\x45\n\x08\x43onverse\x12\x19.heavy.v1.ConverseRequest\x1a\x1a.heavy.v1.ConverseResponse(\x01\x30\x01\x12\x44\n\tCreateRun\x12\x1a.heavy.v1.CreateRunRequest\x1a\x1b.heavy.v1.CreateRunResponse\x12\x43\n\x08WatchRun\x12\x19.heavy.v1.WatchRunRequest\x1a\x1a.heavy.v1.WatchRunResponse0\x01\x12;\n\x06GetRun\x12\x17.heavy.v1.GetRunRequest\x1a\x18.heavy.v1.GetRunResponse\x12\x41\n\x08ListRuns\x12\x19.heavy.v1.ListRunsRequest\x1a\x1a.heavy.v1.ListRunsResponse\x12\x44\n\tCancelRun\x12\x1a.heavy.v1.CancelRunRequest\x1a\x1b.heavy.v1.CancelRunResponse\x12P\n\rGetTrajectory\x12\x1e.heavy.v1.GetTrajectoryRequest\x1a\x1f.heavy.v1.GetTrajectoryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14heavy/v1/heavy.proto\x12\x08heavy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15heavy/v1/policy.proto\x1a\x15heavy/v1/record.proto\x1a\x12heavy/v1/run.proto\x1a\x13heavy/v1/tool.proto\"\x8d\x01\n\nAskRequest\x12#\n\x08messages\x18\x01 \x03(\x0b\x32\x11.heavy.v1.Message\x12 \n\x06policy\x18\x02 \x01(\x0b\x32\x10.heavy.v1.Policy\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65ltas\x18\x04 \x01(\x08\x12\x14\n\x0c\x61\x66ter_record\x18\x05 \x01(\x03\"r\n\x0b\x41skResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\"\n\x06record\x18\x02 \x01(\x0b\x32\x10.heavy.v1.RecordH\x00\x12&\n\x06\x64\x65ltas\x18\x03 \x01(\x0b\x32\x14.heavy.v1.DeltaBatchH\x00\x42\x07\n\x05\x65vent\"k\n\rConverseStart\x12!\n\x03\x61sk\x18\x01 \x01(\x0b\x32\x14.heavy.v1.AskRequest\x12#\n\x05tools\x18\x02 \x03(\x0b\x32\x14.heavy.v1.CallerTool\x12\x12\n\ncalls_held\x18\x03 \x03(\t\"W\n\x10\x43\x61llerToolResult\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x10\n\x08is_error\x18\x03 \x01(\x08\x12\x0f\n\x07unknown\x18\x04 \x01(\x08\"t\n\x0f\x43onverseRequest\x12(\n\x05start\x18\x01 \x01(\x0b\x32\x17.heavy.v1.ConverseStartH\x00\x12,\n\x06result\x18\x02 \x01(\x0b\x32\x1a.heavy.v1.CallerToolResultH\x00\x42\t\n\x07message\"\x98\x01\n\x0e\x43\x61llerToolCall\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x15\n\rtrajectory_id\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\x05\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x11\n\targuments\x18\x05 \x01(\t\x12/\n\x0b\x64\x65\x61\x64line_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Y\n\x11\x43\x61llerToolReceipt\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.heavy.v1.ReceiptKind\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\xd1\x01\n\x10\x43onverseResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\"\n\x06record\x18\x02 \x01(\x0b\x32\x10.heavy.v1.RecordH\x00\x12&\n\x06\x64\x65ltas\x18\x03 \x01(\x0b\x32\x14.heavy.v1.DeltaBatchH\x00\x12(\n\x04\x63\x61ll\x18\x04 \x01(\x0b\x32\x18.heavy.v1.CallerToolCallH\x00\x12.\n\x07receipt\x18\x05 \x01(\x0b\x32\x1b.heavy.v1.CallerToolReceiptH\x00\x42\x07\n\x05\x65vent\"m\n\x10\x43reateRunRequest\x12#\n\x08messages\x18\x01 \x03(\x0b\x32\x11.heavy.v1.Message\x12 \n\x06policy\x18\x02 \x01(\x0b\x32\x10.heavy.v1.Policy\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"@\n\x11\x43reateRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.heavy.v1.Run\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"G\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_record\x18\x02 \x01(\x03\x12\x0e\n\x06\x64\x65ltas\x18\x03 \x01(\x08\"w\n\x10WatchRunResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\"\n\x06record\x18\x02 \x01(\x0b\x32\x10.heavy.v1.RecordH\x00\x12&\n\x06\x64\x65ltas\x18\x03 \x01(\x0b\x32\x14.heavy.v1.DeltaBatchH\x00\x42\x07\n\x05\x65vent\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\",\n\x0eGetRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.heavy.v1.Run\"\\\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\"\n\x06states\x18\x03 \x03(\x0e\x32\x12.heavy.v1.RunState\"H\n\x10ListRunsResponse\x12\x1b\n\x04runs\x18\x01 \x03(\x0b\x32\r.heavy.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"/\n\x11\x43\x61ncelRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.heavy.v1.Run\"f\n\x14GetTrajectoryRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x15\n\rtrajectory_id\x18\x02 \x01(\t\x12\x14\n\x0c\x61\x66ter_record\x18\x03 \x01(\x03\x12\x11\n\tpage_size\x18\x04 \x01(\x05\"l\n\x15GetTrajectoryResponse\x12!\n\x07records\x18\x01 \x03(\x0b\x32\x10.heavy.v1.Record\x12\"\n\x07outcome\x18\x02 \x01(\x0b\x32\x11.heavy.v1.Outcome\x12\x0c\n\x04more\x18\x03 \x01(\x08*\xcd\x01\n\x0bReceiptKind\x12\x1c\n\x18RECEIPT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12RECEIPT_KIND_TAKEN\x10\x01\x12\x1a\n\x16RECEIPT_KIND_DUPLICATE\x10\x02\x12\x15\n\x11RECEIPT_KIND_OVER\x10\x03\x12\x1d\n\x19RECEIPT_KIND_NO_SUCH_CALL\x10\x04\x12\x1a\n\x16RECEIPT_KIND_TOO_LARGE\x10\x05\x12\x1a\n\x16RECEIPT_KIND_WITHDRAWN\x10\x06\x32\xae\x04\n\x0cHeavyService\x12\x34\n\x03\x41sk\x12\x14.heavy.v1.AskRequest\x1a\x15.heavy.v1.AskResponse0\x01\x12\x45\n\x08\x43onverse\x12\x19.heavy.v1.ConverseRequest\x1a\x1a.heavy.v1.ConverseResponse(\x01\x30\x01\x12\x44\n\tCreateRun\x12\x1a.heavy.v1.CreateRunRequest\x1a\x1b.heavy.v1.CreateRunResponse\x12\x43\n\x08WatchRun\x12\x19.heavy.v1.WatchRunRequest\x1a\x1a.heavy.v1.WatchRunResponse0\x01\x12;\n\x06GetRun\x12\x17.heavy.v1.GetRunRequest\x1a\x18.heavy.v1.GetRunResponse\x12\x41\n\x08ListRuns\x12\x19.heavy.v1.ListRunsRequest\x1a\x1a.heavy.v1.ListRunsResponse\x12\x44\n\tCancelRun\x12\x1a.heavy.v1.CancelRunRequest\x1a\x1b.heavy.v1.CancelRunResponse\x12P\n\rGetTrajectory\x12\x1e.heavy.v1.GetTrajectoryRequest\x1a\x1f.heavy.v1.GetTrajectoryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'heavy.v1.heavy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RECEIPTKIND']._serialized_start=2302
-  _globals['_RECEIPTKIND']._serialized_end=2507
-  _globals['_ASKREQUEST']._serialized_start=166
-  _globals['_ASKREQUEST']._serialized_end=307
-  _globals['_ASKRESPONSE']._serialized_start=309
-  _globals['_ASKRESPONSE']._serialized_end=423
-  _globals['_CALLERTOOL']._serialized_start=426
-  _globals['_CALLERTOOL']._serialized_end=592
-  _globals['_CONVERSESTART']._serialized_start=594
-  _globals['_CONVERSESTART']._serialized_end=701
-  _globals['_CALLERTOOLRESULT']._serialized_start=703
-  _globals['_CALLERTOOLRESULT']._serialized_end=790
-  _globals['_CONVERSEREQUEST']._serialized_start=792
-  _globals['_CONVERSEREQUEST']._serialized_end=908
-  _globals['_CALLERTOOLCALL']._serialized_start=911
-  _globals['_CALLERTOOLCALL']._serialized_end=1063
-  _globals['_CALLERTOOLRECEIPT']._serialized_start=1065
-  _globals['_CALLERTOOLRECEIPT']._serialized_end=1154
-  _globals['_CONVERSERESPONSE']._serialized_start=1157
-  _globals['_CONVERSERESPONSE']._serialized_end=1366
-  _globals['_CREATERUNREQUEST']._serialized_start=1368
-  _globals['_CREATERUNREQUEST']._serialized_end=1477
-  _globals['_CREATERUNRESPONSE']._serialized_start=1479
-  _globals['_CREATERUNRESPONSE']._serialized_end=1543
-  _globals['_WATCHRUNREQUEST']._serialized_start=1545
-  _globals['_WATCHRUNREQUEST']._serialized_end=1616
-  _globals['_WATCHRUNRESPONSE']._serialized_start=1618
-  _globals['_WATCHRUNRESPONSE']._serialized_end=1737
-  _globals['_GETRUNREQUEST']._serialized_start=1739
-  _globals['_GETRUNREQUEST']._serialized_end=1770
-  _globals['_GETRUNRESPONSE']._serialized_start=1772
-  _globals['_GETRUNRESPONSE']._serialized_end=1816
-  _globals['_LISTRUNSREQUEST']._serialized_start=1818
-  _globals['_LISTRUNSREQUEST']._serialized_end=1910
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1912
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1984
-  _globals['_CANCELRUNREQUEST']._serialized_start=1986
-  _globals['_CANCELRUNREQUEST']._serialized_end=2036
-  _globals['_CANCELRUNRESPONSE']._serialized_start=2038
-  _globals['_CANCELRUNRESPONSE']._serialized_end=2085
-  _globals['_GETTRAJECTORYREQUEST']._serialized_start=2087
-  _globals['_GETTRAJECTORYREQUEST']._serialized_end=2189
-  _globals['_GETTRAJECTORYRESPONSE']._serialized_start=2191
-  _globals['_GETTRAJECTORYRESPONSE']._serialized_end=2299
-  _globals['_HEAVYSERVICE']._serialized_start=2510
-  _globals['_HEAVYSERVICE']._serialized_end=3068
+  _globals['_RECEIPTKIND']._serialized_start=2122
+  _globals['_RECEIPTKIND']._serialized_end=2327
+  _globals['_ASKREQUEST']._serialized_start=155
+  _globals['_ASKREQUEST']._serialized_end=296
+  _globals['_ASKRESPONSE']._serialized_start=298
+  _globals['_ASKRESPONSE']._serialized_end=412
+  _globals['_CONVERSESTART']._serialized_start=414
+  _globals['_CONVERSESTART']._serialized_end=521
+  _globals['_CALLERTOOLRESULT']._serialized_start=523
+  _globals['_CALLERTOOLRESULT']._serialized_end=610
+  _globals['_CONVERSEREQUEST']._serialized_start=612
+  _globals['_CONVERSEREQUEST']._serialized_end=728
+  _globals['_CALLERTOOLCALL']._serialized_start=731
+  _globals['_CALLERTOOLCALL']._serialized_end=883
+  _globals['_CALLERTOOLRECEIPT']._serialized_start=885
+  _globals['_CALLERTOOLRECEIPT']._serialized_end=974
+  _globals['_CONVERSERESPONSE']._serialized_start=977
+  _globals['_CONVERSERESPONSE']._serialized_end=1186
+  _globals['_CREATERUNREQUEST']._serialized_start=1188
+  _globals['_CREATERUNREQUEST']._serialized_end=1297
+  _globals['_CREATERUNRESPONSE']._serialized_start=1299
+  _globals['_CREATERUNRESPONSE']._serialized_end=1363
+  _globals['_WATCHRUNREQUEST']._serialized_start=1365
+  _globals['_WATCHRUNREQUEST']._serialized_end=1436
+  _globals['_WATCHRUNRESPONSE']._serialized_start=1438
+  _globals['_WATCHRUNRESPONSE']._serialized_end=1557
+  _globals['_GETRUNREQUEST']._serialized_start=1559
+  _globals['_GETRUNREQUEST']._serialized_end=1590
+  _globals['_GETRUNRESPONSE']._serialized_start=1592
+  _globals['_GETRUNRESPONSE']._serialized_end=1636
+  _globals['_LISTRUNSREQUEST']._serialized_start=1638
+  _globals['_LISTRUNSREQUEST']._serialized_end=1730
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1732
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1804
+  _globals['_CANCELRUNREQUEST']._serialized_start=1806
+  _globals['_CANCELRUNREQUEST']._serialized_end=1856
+  _globals['_CANCELRUNRESPONSE']._serialized_start=1858
+  _globals['_CANCELRUNRESPONSE']._serialized_end=1905
+  _globals['_GETTRAJECTORYREQUEST']._serialized_start=1907
+  _globals['_GETTRAJECTORYREQUEST']._serialized_end=2009
+  _globals['_GETTRAJECTORYRESPONSE']._serialized_start=2011
+  _globals['_GETTRAJECTORYRESPONSE']._serialized_end=2119
+  _globals['_HEAVYSERVICE']._serialized_start=2330
+  _globals['_HEAVYSERVICE']._serialized_end=2888
 # @@protoc_insertion_point(module_scope)

@@ -1,10 +1,10 @@
 import datetime
 
-from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from heavy.v1 import policy_pb2 as _policy_pb2
 from heavy.v1 import record_pb2 as _record_pb2
 from heavy.v1 import run_pb2 as _run_pb2
+from heavy.v1 import tool_pb2 as _tool_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -55,31 +55,15 @@ class AskResponse(_message.Message):
     deltas: _record_pb2.DeltaBatch
     def __init__(self, run_id: _Optional[str] = ..., record: _Optional[_Union[_record_pb2.Record, _Mapping]] = ..., deltas: _Optional[_Union[_record_pb2.DeltaBatch, _Mapping]] = ...) -> None: ...
 
-class CallerTool(_message.Message):
-    __slots__ = ("name", "description", "parameters", "effects", "timeout", "cacheable")
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
-    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
-    EFFECTS_FIELD_NUMBER: _ClassVar[int]
-    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
-    CACHEABLE_FIELD_NUMBER: _ClassVar[int]
-    name: str
-    description: str
-    parameters: str
-    effects: _record_pb2.Effects
-    timeout: _duration_pb2.Duration
-    cacheable: bool
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., parameters: _Optional[str] = ..., effects: _Optional[_Union[_record_pb2.Effects, str]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., cacheable: _Optional[bool] = ...) -> None: ...
-
 class ConverseStart(_message.Message):
     __slots__ = ("ask", "tools", "calls_held")
     ASK_FIELD_NUMBER: _ClassVar[int]
     TOOLS_FIELD_NUMBER: _ClassVar[int]
     CALLS_HELD_FIELD_NUMBER: _ClassVar[int]
     ask: AskRequest
-    tools: _containers.RepeatedCompositeFieldContainer[CallerTool]
+    tools: _containers.RepeatedCompositeFieldContainer[_tool_pb2.CallerTool]
     calls_held: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, ask: _Optional[_Union[AskRequest, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[CallerTool, _Mapping]]] = ..., calls_held: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, ask: _Optional[_Union[AskRequest, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[_tool_pb2.CallerTool, _Mapping]]] = ..., calls_held: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CallerToolResult(_message.Message):
     __slots__ = ("call_id", "content", "is_error", "unknown")

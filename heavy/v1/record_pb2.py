@@ -25,37 +25,36 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from heavy.v1 import policy_pb2 as heavy_dot_v1_dot_policy__pb2
 from heavy.v1 import run_pb2 as heavy_dot_v1_dot_run__pb2
+from heavy.v1 import tool_pb2 as heavy_dot_v1_dot_tool__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15heavy/v1/record.proto\x12\x08heavy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15heavy/v1/policy.proto\x1a\x12heavy/v1/run.proto\"\xe6\x02\n\x06Record\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x15\n\rtrajectory_id\x18\x02 \x01(\t\x12\x11\n\x04step\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\ngeneration\x18\x05 \x01(\x0b\x32\x14.heavy.v1.GenerationH\x00\x12\x39\n\x12partial_generation\x18\x06 \x01(\x0b\x32\x1b.heavy.v1.PartialGenerationH\x00\x12+\n\x0btool_intent\x18\x07 \x01(\x0b\x32\x14.heavy.v1.ToolIntentH\x00\x12+\n\x0btool_result\x18\x08 \x01(\x0b\x32\x14.heavy.v1.ToolResultH\x00\x12(\n\tlifecycle\x18\t \x01(\x0b\x32\x13.heavy.v1.LifecycleH\x00\x42\x06\n\x04\x62odyB\x07\n\x05_step\"\x88\x02\n\nGeneration\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.heavy.v1.Message\x12-\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x16.heavy.v1.FinishReason\x12\x1e\n\x05spend\x18\x03 \x01(\x0b\x32\x0f.heavy.v1.Spend\x12\x12\n\nreplica_id\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x19\n\x11\x65ngine_request_id\x18\x06 \x01(\t\x12\x0f\n\x07queue_s\x18\x07 \x01(\x01\x12\x15\n\rfirst_token_s\x18\x08 \x01(\x01\x12\x10\n\x08\x64\x65\x63ode_s\x18\t \x01(\x01\x12\x0f\n\x07repairs\x18\n \x03(\t\"~\n\x11PartialGeneration\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.heavy.v1.Message\x12\x15\n\rtokens_output\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x1e\n\x05spend\x18\x04 \x01(\x0b\x32\x0f.heavy.v1.Spend\"R\n\nToolIntent\x12 \n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x12.heavy.v1.ToolCall\x12\"\n\x07\x65\x66\x66\x65\x63ts\x18\x02 \x01(\x0e\x32\x11.heavy.v1.Effects\"\x98\x01\n\nToolResult\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\t\x12\x10\n\x08is_error\x18\x04 \x01(\x08\x12#\n\x05\x63\x61\x63he\x18\x05 \x01(\x0e\x32\x14.heavy.v1.CacheState\x12\x12\n\nduration_s\x18\x06 \x01(\x01\x12\x0f\n\x07unknown\x18\x07 \x01(\x08\"\x81\x02\n\tLifecycle\x12\x1e\n\x05\x65vent\x18\x01 \x01(\x0e\x32\x0f.heavy.v1.Event\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12!\n\x05state\x18\x03 \x01(\x0e\x32\x12.heavy.v1.RunState\x12\"\n\x07outcome\x18\x04 \x01(\x0b\x32\x11.heavy.v1.Outcome\x12#\n\x06result\x18\x05 \x01(\x0b\x32\x13.heavy.v1.RunResult\x12%\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x14.heavy.v1.RunFailure\x12 \n\x06ledger\x18\x07 \x01(\x0b\x32\x10.heavy.v1.Ledger\x12\x0f\n\x07profile\x18\x08 \x01(\t\"P\n\x05\x44\x65lta\x12\x15\n\rtrajectory_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\x11\n\treasoning\x18\x03 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\t\"-\n\nDeltaBatch\x12\x1f\n\x06\x64\x65ltas\x18\x01 \x03(\x0b\x32\x0f.heavy.v1.Delta*\x96\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x12\x17\n\x13\x46INISH_REASON_ABORT\x10\x04*Y\n\x07\x45\x66\x66\x65\x63ts\x12\x17\n\x13\x45\x46\x46\x45\x43TS_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x45\x46\x46\x45\x43TS_PURE\x10\x01\x12\x10\n\x0c\x45\x46\x46\x45\x43TS_READ\x10\x02\x12\x11\n\rEFFECTS_WRITE\x10\x03*\x9e\x01\n\nCacheState\x12\x1b\n\x17\x43\x41\x43HE_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41\x43HE_STATE_HIT\x10\x01\x12\x19\n\x15\x43\x41\x43HE_STATE_COALESCED\x10\x02\x12\x14\n\x10\x43\x41\x43HE_STATE_MISS\x10\x03\x12\x16\n\x12\x43\x41\x43HE_STATE_BYPASS\x10\x04\x12\x15\n\x11\x43\x41\x43HE_STATE_STALE\x10\x05*}\n\x05\x45vent\x12\x15\n\x11\x45VENT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45VENT_RUN_STATE\x10\x01\x12\x1c\n\x18\x45VENT_TRAJECTORY_STARTED\x10\x02\x12\x1a\n\x16\x45VENT_TRAJECTORY_ENDED\x10\x03\x12\x0e\n\nEVENT_NOTE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15heavy/v1/record.proto\x12\x08heavy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15heavy/v1/policy.proto\x1a\x12heavy/v1/run.proto\x1a\x13heavy/v1/tool.proto\"\xe6\x02\n\x06Record\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x15\n\rtrajectory_id\x18\x02 \x01(\t\x12\x11\n\x04step\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\ngeneration\x18\x05 \x01(\x0b\x32\x14.heavy.v1.GenerationH\x00\x12\x39\n\x12partial_generation\x18\x06 \x01(\x0b\x32\x1b.heavy.v1.PartialGenerationH\x00\x12+\n\x0btool_intent\x18\x07 \x01(\x0b\x32\x14.heavy.v1.ToolIntentH\x00\x12+\n\x0btool_result\x18\x08 \x01(\x0b\x32\x14.heavy.v1.ToolResultH\x00\x12(\n\tlifecycle\x18\t \x01(\x0b\x32\x13.heavy.v1.LifecycleH\x00\x42\x06\n\x04\x62odyB\x07\n\x05_step\"\x88\x02\n\nGeneration\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.heavy.v1.Message\x12-\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x16.heavy.v1.FinishReason\x12\x1e\n\x05spend\x18\x03 \x01(\x0b\x32\x0f.heavy.v1.Spend\x12\x12\n\nreplica_id\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x19\n\x11\x65ngine_request_id\x18\x06 \x01(\t\x12\x0f\n\x07queue_s\x18\x07 \x01(\x01\x12\x15\n\rfirst_token_s\x18\x08 \x01(\x01\x12\x10\n\x08\x64\x65\x63ode_s\x18\t \x01(\x01\x12\x0f\n\x07repairs\x18\n \x03(\t\"~\n\x11PartialGeneration\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.heavy.v1.Message\x12\x15\n\rtokens_output\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x1e\n\x05spend\x18\x04 \x01(\x0b\x32\x0f.heavy.v1.Spend\"R\n\nToolIntent\x12 \n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x12.heavy.v1.ToolCall\x12\"\n\x07\x65\x66\x66\x65\x63ts\x18\x02 \x01(\x0e\x32\x11.heavy.v1.Effects\"\x98\x01\n\nToolResult\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\t\x12\x10\n\x08is_error\x18\x04 \x01(\x08\x12#\n\x05\x63\x61\x63he\x18\x05 \x01(\x0e\x32\x14.heavy.v1.CacheState\x12\x12\n\nduration_s\x18\x06 \x01(\x01\x12\x0f\n\x07unknown\x18\x07 \x01(\x08\"\x81\x02\n\tLifecycle\x12\x1e\n\x05\x65vent\x18\x01 \x01(\x0e\x32\x0f.heavy.v1.Event\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12!\n\x05state\x18\x03 \x01(\x0e\x32\x12.heavy.v1.RunState\x12\"\n\x07outcome\x18\x04 \x01(\x0b\x32\x11.heavy.v1.Outcome\x12#\n\x06result\x18\x05 \x01(\x0b\x32\x13.heavy.v1.RunResult\x12%\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x14.heavy.v1.RunFailure\x12 \n\x06ledger\x18\x07 \x01(\x0b\x32\x10.heavy.v1.Ledger\x12\x0f\n\x07profile\x18\x08 \x01(\t\"P\n\x05\x44\x65lta\x12\x15\n\rtrajectory_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\x11\n\treasoning\x18\x03 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\t\"-\n\nDeltaBatch\x12\x1f\n\x06\x64\x65ltas\x18\x01 \x03(\x0b\x32\x0f.heavy.v1.Delta*\x96\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x12\x17\n\x13\x46INISH_REASON_ABORT\x10\x04*\x9e\x01\n\nCacheState\x12\x1b\n\x17\x43\x41\x43HE_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41\x43HE_STATE_HIT\x10\x01\x12\x19\n\x15\x43\x41\x43HE_STATE_COALESCED\x10\x02\x12\x14\n\x10\x43\x41\x43HE_STATE_MISS\x10\x03\x12\x16\n\x12\x43\x41\x43HE_STATE_BYPASS\x10\x04\x12\x15\n\x11\x43\x41\x43HE_STATE_STALE\x10\x05*}\n\x05\x45vent\x12\x15\n\x11\x45VENT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45VENT_RUN_STATE\x10\x01\x12\x1c\n\x18\x45VENT_TRAJECTORY_STARTED\x10\x02\x12\x1a\n\x16\x45VENT_TRAJECTORY_ENDED\x10\x03\x12\x0e\n\nEVENT_NOTE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'heavy.v1.record_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=1496
-  _globals['_FINISHREASON']._serialized_end=1646
-  _globals['_EFFECTS']._serialized_start=1648
-  _globals['_EFFECTS']._serialized_end=1737
-  _globals['_CACHESTATE']._serialized_start=1740
-  _globals['_CACHESTATE']._serialized_end=1898
-  _globals['_EVENT']._serialized_start=1900
-  _globals['_EVENT']._serialized_end=2025
-  _globals['_RECORD']._serialized_start=112
-  _globals['_RECORD']._serialized_end=470
-  _globals['_GENERATION']._serialized_start=473
-  _globals['_GENERATION']._serialized_end=737
-  _globals['_PARTIALGENERATION']._serialized_start=739
-  _globals['_PARTIALGENERATION']._serialized_end=865
-  _globals['_TOOLINTENT']._serialized_start=867
-  _globals['_TOOLINTENT']._serialized_end=949
-  _globals['_TOOLRESULT']._serialized_start=952
-  _globals['_TOOLRESULT']._serialized_end=1104
-  _globals['_LIFECYCLE']._serialized_start=1107
-  _globals['_LIFECYCLE']._serialized_end=1364
-  _globals['_DELTA']._serialized_start=1366
-  _globals['_DELTA']._serialized_end=1446
-  _globals['_DELTABATCH']._serialized_start=1448
-  _globals['_DELTABATCH']._serialized_end=1493
+  _globals['_FINISHREASON']._serialized_start=1517
+  _globals['_FINISHREASON']._serialized_end=1667
+  _globals['_CACHESTATE']._serialized_start=1670
+  _globals['_CACHESTATE']._serialized_end=1828
+  _globals['_EVENT']._serialized_start=1830
+  _globals['_EVENT']._serialized_end=1955
+  _globals['_RECORD']._serialized_start=133
+  _globals['_RECORD']._serialized_end=491
+  _globals['_GENERATION']._serialized_start=494
+  _globals['_GENERATION']._serialized_end=758
+  _globals['_PARTIALGENERATION']._serialized_start=760
+  _globals['_PARTIALGENERATION']._serialized_end=886
+  _globals['_TOOLINTENT']._serialized_start=888
+  _globals['_TOOLINTENT']._serialized_end=970
+  _globals['_TOOLRESULT']._serialized_start=973
+  _globals['_TOOLRESULT']._serialized_end=1125
+  _globals['_LIFECYCLE']._serialized_start=1128
+  _globals['_LIFECYCLE']._serialized_end=1385
+  _globals['_DELTA']._serialized_start=1387
+  _globals['_DELTA']._serialized_end=1467
+  _globals['_DELTABATCH']._serialized_start=1469
+  _globals['_DELTABATCH']._serialized_end=1514
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@ import datetime
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from heavy.v1 import policy_pb2 as _policy_pb2
 from heavy.v1 import run_pb2 as _run_pb2
+from heavy.v1 import tool_pb2 as _tool_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -19,13 +20,6 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
     FINISH_REASON_TOOL_CALLS: _ClassVar[FinishReason]
     FINISH_REASON_ABORT: _ClassVar[FinishReason]
-
-class Effects(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    EFFECTS_UNSPECIFIED: _ClassVar[Effects]
-    EFFECTS_PURE: _ClassVar[Effects]
-    EFFECTS_READ: _ClassVar[Effects]
-    EFFECTS_WRITE: _ClassVar[Effects]
 
 class CacheState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -48,10 +42,6 @@ FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
 FINISH_REASON_TOOL_CALLS: FinishReason
 FINISH_REASON_ABORT: FinishReason
-EFFECTS_UNSPECIFIED: Effects
-EFFECTS_PURE: Effects
-EFFECTS_READ: Effects
-EFFECTS_WRITE: Effects
 CACHE_STATE_UNSPECIFIED: CacheState
 CACHE_STATE_HIT: CacheState
 CACHE_STATE_COALESCED: CacheState
@@ -127,8 +117,8 @@ class ToolIntent(_message.Message):
     CALL_FIELD_NUMBER: _ClassVar[int]
     EFFECTS_FIELD_NUMBER: _ClassVar[int]
     call: _policy_pb2.ToolCall
-    effects: Effects
-    def __init__(self, call: _Optional[_Union[_policy_pb2.ToolCall, _Mapping]] = ..., effects: _Optional[_Union[Effects, str]] = ...) -> None: ...
+    effects: _tool_pb2.Effects
+    def __init__(self, call: _Optional[_Union[_policy_pb2.ToolCall, _Mapping]] = ..., effects: _Optional[_Union[_tool_pb2.Effects, str]] = ...) -> None: ...
 
 class ToolResult(_message.Message):
     __slots__ = ("call_id", "name", "content", "is_error", "cache", "duration_s", "unknown")

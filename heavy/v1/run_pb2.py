@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from heavy.v1 import policy_pb2 as heavy_dot_v1_dot_policy__pb2
+from heavy.v1 import tool_pb2 as heavy_dot_v1_dot_tool__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12heavy/v1/run.proto\x12\x08heavy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15heavy/v1/policy.proto\"\xb1\x01\n\x05Spend\x12\x15\n\rtokens_prompt\x18\x01 \x01(\x03\x12\x15\n\rtokens_cached\x18\x02 \x01(\x03\x12\x18\n\x10tokens_reasoning\x18\x03 \x01(\x03\x12\x15\n\rtokens_output\x18\x04 \x01(\x03\x12\x12\n\ntool_calls\x18\x05 \x01(\x03\x12\x13\n\x0bgpu_seconds\x18\x06 \x01(\x01\x12\x10\n\x08\x63ost_usd\x18\x07 \x01(\x01\x12\x0e\n\x06wall_s\x18\x08 \x01(\x01\"\xa8\x01\n\x06Ledger\x12\x1e\n\x05total\x18\x01 \x01(\x0b\x32\x0f.heavy.v1.Spend\x12\x38\n\x0ctrajectories\x18\x02 \x03(\x0b\x32\".heavy.v1.Ledger.TrajectoriesEntry\x1a\x44\n\x11TrajectoriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1e\n\x05value\x18\x02 \x01(\x0b\x32\x0f.heavy.v1.Spend:\x02\x38\x01\"\xb5\x01\n\x07Outcome\x12\x15\n\rtrajectory_id\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.heavy.v1.OutcomeKind\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x05 \x01(\t\x12\r\n\x05steps\x18\x06 \x01(\x05\x12\x1e\n\x05spend\x18\x07 \x01(\x0b\x32\x0f.heavy.v1.Spend\x12\x0f\n\x07profile\x18\x08 \x01(\t\"5\n\x0b\x41nswerGroup\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\t\x12\x16\n\x0etrajectory_ids\x18\x02 \x03(\t\"A\n\tAgreement\x12%\n\x06groups\x18\x01 \x03(\x0b\x32\x15.heavy.v1.AnswerGroup\x12\r\n\x05share\x18\x02 \x01(\x01\"K\n\x08\x43itation\x12\x15\n\rtrajectory_id\x18\x01 \x01(\t\x12\x11\n\x04step\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x0c\n\x04note\x18\x03 \x01(\tB\x07\n\x05_step\"\xd1\x01\n\tRunResult\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\t\x12\x14\n\x0cshort_answer\x18\x02 \x01(\t\x12+\n\x06method\x18\x03 \x01(\x0e\x32\x1b.heavy.v1.AggregationMethod\x12&\n\tagreement\x18\x04 \x01(\x0b\x32\x13.heavy.v1.Agreement\x12%\n\tcitations\x18\x05 \x03(\x0b\x32\x12.heavy.v1.Citation\x12\x0f\n\x07\x64issent\x18\x06 \x01(\t\x12\x11\n\tabstained\x18\x07 \x01(\x08\"P\n\nRunFailure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12#\n\x08outcomes\x18\x03 \x03(\x0b\x32\x11.heavy.v1.Outcome\"\x82\x04\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12!\n\x05state\x18\x03 \x01(\x0e\x32\x12.heavy.v1.RunState\x12 \n\x06policy\x18\x04 \x01(\x0b\x32\x10.heavy.v1.Policy\x12#\n\x08messages\x18\x05 \x03(\x0b\x32\x11.heavy.v1.Message\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65\x61\x64line_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07records\x18\t \x01(\x03\x12#\n\x06result\x18\n \x01(\x0b\x32\x13.heavy.v1.RunResult\x12%\n\x07\x66\x61ilure\x18\x0b \x01(\x0b\x32\x14.heavy.v1.RunFailure\x12 \n\x06ledger\x18\x0c \x01(\x0b\x32\x10.heavy.v1.Ledger\x12\x13\n\x0btraceparent\x18\r \x01(\t\x12\x11\n\tsimulated\x18\x0e \x01(\x08\x12\x0e\n\x06tenant\x18\x0f \x01(\t\x12\x10\n\x08\x61ttached\x18\x10 \x01(\x08\x12\x15\n\rcancel_reason\x18\x11 \x01(\t*\xb7\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12RUN_STATE_ACCEPTED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x19\n\x15RUN_STATE_AGGREGATING\x10\x03\x12\x17\n\x13RUN_STATE_COMPLETED\x10\x04\x12\x14\n\x10RUN_STATE_FAILED\x10\x05\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x06*v\n\x0bOutcomeKind\x12\x1c\n\x18OUTCOME_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16OUTCOME_KIND_COMPLETED\x10\x01\x12\x14\n\x10OUTCOME_KIND_CUT\x10\x02\x12\x17\n\x13OUTCOME_KIND_FAILED\x10\x03*\x96\x01\n\x11\x41ggregationMethod\x12\"\n\x1e\x41GGREGATION_METHOD_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41GGREGATION_METHOD_VOTE\x10\x01\x12!\n\x1d\x41GGREGATION_METHOD_REFLECTIVE\x10\x02\x12\x1d\n\x19\x41GGREGATION_METHOD_SINGLE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12heavy/v1/run.proto\x12\x08heavy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15heavy/v1/policy.proto\x1a\x13heavy/v1/tool.proto\"\xb1\x01\n\x05Spend\x12\x15\n\rtokens_prompt\x18\x01 \x01(\x03\x12\x15\n\rtokens_cached\x18\x02 \x01(\x03\x12\x18\n\x10tokens_reasoning\x18\x03 \x01(\x03\x12\x15\n\rtokens_output\x18\x04 \x01(\x03\x12\x12\n\ntool_calls\x18\x05 \x01(\x03\x12\x13\n\x0bgpu_seconds\x18\x06 \x01(\x01\x12\x10\n\x08\x63ost_usd\x18\x07 \x01(\x01\x12\x0e\n\x06wall_s\x18\x08 \x01(\x01\"\xa8\x01\n\x06Ledger\x12\x1e\n\x05total\x18\x01 \x01(\x0b\x32\x0f.heavy.v1.Spend\x12\x38\n\x0ctrajectories\x18\x02 \x03(\x0b\x32\".heavy.v1.Ledger.TrajectoriesEntry\x1a\x44\n\x11TrajectoriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1e\n\x05value\x18\x02 \x01(\x0b\x32\x0f.heavy.v1.Spend:\x02\x38\x01\"\xb5\x01\n\x07Outcome\x12\x15\n\rtrajectory_id\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.heavy.v1.OutcomeKind\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x05 \x01(\t\x12\r\n\x05steps\x18\x06 \x01(\x05\x12\x1e\n\x05spend\x18\x07 \x01(\x0b\x32\x0f.heavy.v1.Spend\x12\x0f\n\x07profile\x18\x08 \x01(\t\"5\n\x0b\x41nswerGroup\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\t\x12\x16\n\x0etrajectory_ids\x18\x02 \x03(\t\"A\n\tAgreement\x12%\n\x06groups\x18\x01 \x03(\x0b\x32\x15.heavy.v1.AnswerGroup\x12\r\n\x05share\x18\x02 \x01(\x01\"K\n\x08\x43itation\x12\x15\n\rtrajectory_id\x18\x01 \x01(\t\x12\x11\n\x04step\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x0c\n\x04note\x18\x03 \x01(\tB\x07\n\x05_step\"\xd1\x01\n\tRunResult\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\t\x12\x14\n\x0cshort_answer\x18\x02 \x01(\t\x12+\n\x06method\x18\x03 \x01(\x0e\x32\x1b.heavy.v1.AggregationMethod\x12&\n\tagreement\x18\x04 \x01(\x0b\x32\x13.heavy.v1.Agreement\x12%\n\tcitations\x18\x05 \x03(\x0b\x32\x12.heavy.v1.Citation\x12\x0f\n\x07\x64issent\x18\x06 \x01(\t\x12\x11\n\tabstained\x18\x07 \x01(\x08\"P\n\nRunFailure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12#\n\x08outcomes\x18\x03 \x03(\x0b\x32\x11.heavy.v1.Outcome\"\xae\x04\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12!\n\x05state\x18\x03 \x01(\x0e\x32\x12.heavy.v1.RunState\x12 \n\x06policy\x18\x04 \x01(\x0b\x32\x10.heavy.v1.Policy\x12#\n\x08messages\x18\x05 \x03(\x0b\x32\x11.heavy.v1.Message\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65\x61\x64line_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07records\x18\t \x01(\x03\x12#\n\x06result\x18\n \x01(\x0b\x32\x13.heavy.v1.RunResult\x12%\n\x07\x66\x61ilure\x18\x0b \x01(\x0b\x32\x14.heavy.v1.RunFailure\x12 \n\x06ledger\x18\x0c \x01(\x0b\x32\x10.heavy.v1.Ledger\x12\x13\n\x0btraceparent\x18\r \x01(\t\x12\x11\n\tsimulated\x18\x0e \x01(\x08\x12\x0e\n\x06tenant\x18\x0f \x01(\t\x12\x10\n\x08\x61ttached\x18\x10 \x01(\x08\x12\x15\n\rcancel_reason\x18\x11 \x01(\t\x12*\n\x0c\x63\x61ller_tools\x18\x12 \x03(\x0b\x32\x14.heavy.v1.CallerTool*\xb7\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12RUN_STATE_ACCEPTED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x19\n\x15RUN_STATE_AGGREGATING\x10\x03\x12\x17\n\x13RUN_STATE_COMPLETED\x10\x04\x12\x14\n\x10RUN_STATE_FAILED\x10\x05\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x06*v\n\x0bOutcomeKind\x12\x1c\n\x18OUTCOME_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16OUTCOME_KIND_COMPLETED\x10\x01\x12\x14\n\x10OUTCOME_KIND_CUT\x10\x02\x12\x17\n\x13OUTCOME_KIND_FAILED\x10\x03*\x96\x01\n\x11\x41ggregationMethod\x12\"\n\x1e\x41GGREGATION_METHOD_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41GGREGATION_METHOD_VOTE\x10\x01\x12!\n\x1d\x41GGREGATION_METHOD_REFLECTIVE\x10\x02\x12\x1d\n\x19\x41GGREGATION_METHOD_SINGLE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,30 +36,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LEDGER_TRAJECTORIESENTRY']._loaded_options = None
   _globals['_LEDGER_TRAJECTORIESENTRY']._serialized_options = b'8\001'
-  _globals['_RUNSTATE']._serialized_start=1634
-  _globals['_RUNSTATE']._serialized_end=1817
-  _globals['_OUTCOMEKIND']._serialized_start=1819
-  _globals['_OUTCOMEKIND']._serialized_end=1937
-  _globals['_AGGREGATIONMETHOD']._serialized_start=1940
-  _globals['_AGGREGATIONMETHOD']._serialized_end=2090
-  _globals['_SPEND']._serialized_start=89
-  _globals['_SPEND']._serialized_end=266
-  _globals['_LEDGER']._serialized_start=269
-  _globals['_LEDGER']._serialized_end=437
-  _globals['_LEDGER_TRAJECTORIESENTRY']._serialized_start=369
-  _globals['_LEDGER_TRAJECTORIESENTRY']._serialized_end=437
-  _globals['_OUTCOME']._serialized_start=440
-  _globals['_OUTCOME']._serialized_end=621
-  _globals['_ANSWERGROUP']._serialized_start=623
-  _globals['_ANSWERGROUP']._serialized_end=676
-  _globals['_AGREEMENT']._serialized_start=678
-  _globals['_AGREEMENT']._serialized_end=743
-  _globals['_CITATION']._serialized_start=745
-  _globals['_CITATION']._serialized_end=820
-  _globals['_RUNRESULT']._serialized_start=823
-  _globals['_RUNRESULT']._serialized_end=1032
-  _globals['_RUNFAILURE']._serialized_start=1034
-  _globals['_RUNFAILURE']._serialized_end=1114
-  _globals['_RUN']._serialized_start=1117
-  _globals['_RUN']._serialized_end=1631
+  _globals['_RUNSTATE']._serialized_start=1699
+  _globals['_RUNSTATE']._serialized_end=1882
+  _globals['_OUTCOMEKIND']._serialized_start=1884
+  _globals['_OUTCOMEKIND']._serialized_end=2002
+  _globals['_AGGREGATIONMETHOD']._serialized_start=2005
+  _globals['_AGGREGATIONMETHOD']._serialized_end=2155
+  _globals['_SPEND']._serialized_start=110
+  _globals['_SPEND']._serialized_end=287
+  _globals['_LEDGER']._serialized_start=290
+  _globals['_LEDGER']._serialized_end=458
+  _globals['_LEDGER_TRAJECTORIESENTRY']._serialized_start=390
+  _globals['_LEDGER_TRAJECTORIESENTRY']._serialized_end=458
+  _globals['_OUTCOME']._serialized_start=461
+  _globals['_OUTCOME']._serialized_end=642
+  _globals['_ANSWERGROUP']._serialized_start=644
+  _globals['_ANSWERGROUP']._serialized_end=697
+  _globals['_AGREEMENT']._serialized_start=699
+  _globals['_AGREEMENT']._serialized_end=764
+  _globals['_CITATION']._serialized_start=766
+  _globals['_CITATION']._serialized_end=841
+  _globals['_RUNRESULT']._serialized_start=844
+  _globals['_RUNRESULT']._serialized_end=1053
+  _globals['_RUNFAILURE']._serialized_start=1055
+  _globals['_RUNFAILURE']._serialized_end=1135
+  _globals['_RUN']._serialized_start=1138
+  _globals['_RUN']._serialized_end=1696
 # @@protoc_insertion_point(module_scope)

@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from heavy.v1 import policy_pb2 as _policy_pb2
+from heavy.v1 import tool_pb2 as _tool_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -160,7 +161,7 @@ class RunFailure(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("run_id", "request_id", "state", "policy", "messages", "created_at", "ended_at", "deadline_at", "records", "result", "failure", "ledger", "traceparent", "simulated", "tenant", "attached", "cancel_reason")
+    __slots__ = ("run_id", "request_id", "state", "policy", "messages", "created_at", "ended_at", "deadline_at", "records", "result", "failure", "ledger", "traceparent", "simulated", "tenant", "attached", "cancel_reason", "caller_tools")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -178,6 +179,7 @@ class Run(_message.Message):
     TENANT_FIELD_NUMBER: _ClassVar[int]
     ATTACHED_FIELD_NUMBER: _ClassVar[int]
     CANCEL_REASON_FIELD_NUMBER: _ClassVar[int]
+    CALLER_TOOLS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     request_id: str
     state: RunState
@@ -195,4 +197,5 @@ class Run(_message.Message):
     tenant: str
     attached: bool
     cancel_reason: str
-    def __init__(self, run_id: _Optional[str] = ..., request_id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., policy: _Optional[_Union[_policy_pb2.Policy, _Mapping]] = ..., messages: _Optional[_Iterable[_Union[_policy_pb2.Message, _Mapping]]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deadline_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., records: _Optional[int] = ..., result: _Optional[_Union[RunResult, _Mapping]] = ..., failure: _Optional[_Union[RunFailure, _Mapping]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., traceparent: _Optional[str] = ..., simulated: _Optional[bool] = ..., tenant: _Optional[str] = ..., attached: _Optional[bool] = ..., cancel_reason: _Optional[str] = ...) -> None: ...
+    caller_tools: _containers.RepeatedCompositeFieldContainer[_tool_pb2.CallerTool]
+    def __init__(self, run_id: _Optional[str] = ..., request_id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., policy: _Optional[_Union[_policy_pb2.Policy, _Mapping]] = ..., messages: _Optional[_Iterable[_Union[_policy_pb2.Message, _Mapping]]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deadline_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., records: _Optional[int] = ..., result: _Optional[_Union[RunResult, _Mapping]] = ..., failure: _Optional[_Union[RunFailure, _Mapping]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., traceparent: _Optional[str] = ..., simulated: _Optional[bool] = ..., tenant: _Optional[str] = ..., attached: _Optional[bool] = ..., cancel_reason: _Optional[str] = ..., caller_tools: _Optional[_Iterable[_Union[_tool_pb2.CallerTool, _Mapping]]] = ...) -> None: ...

@@ -11,6 +11,7 @@ from heavy.core.errors import FieldViolation, HeavyError
 from heavy.core.ids import TrajectoryId
 from heavy.core.tools import Effects, ToolSpec
 from heavy.v1 import heavy_pb2 as pb
+from heavy.v1 import tool_pb2
 from heavy.wire import enums
 from heavy.wire.convert_policy import Violations
 from heavy.wire.times import (
@@ -25,9 +26,9 @@ TIMEOUT_S: Final = 60.0
 """How long a result is waited for where the caller does not say."""
 
 
-def caller_tool_to_proto(tool: ToolSpec) -> pb.CallerTool:
+def caller_tool_to_proto(tool: ToolSpec) -> tool_pb2.CallerTool:
     """A declaration."""
-    return pb.CallerTool(
+    return tool_pb2.CallerTool(
         name=tool.name,
         description=tool.description,
         parameters=json.dumps(dict(tool.parameters)),
@@ -37,12 +38,14 @@ def caller_tool_to_proto(tool: ToolSpec) -> pb.CallerTool:
     )
 
 
-def caller_tools_from_proto(tools: Iterable[pb.CallerTool], violations: Violations) -> tuple[ToolSpec, ...]:
+def caller_tools_from_proto(
+    tools: Iterable[tool_pb2.CallerTool], violations: Violations
+) -> tuple[ToolSpec, ...]:
     """What a caller declares; what cannot be read becomes a violation."""
     return tuple(_tool(f"tools[{index}]", tool, violations) for index, tool in enumerate(tools))
 
 
-def _tool(path: str, tool: pb.CallerTool, violations: Violations) -> ToolSpec:
+def _tool(path: str, tool: tool_pb2.CallerTool, violations: Violations) -> ToolSpec:
     effects = enums.EFFECTS.find(tool.effects)
     if tool.effects and effects is None:
         problem = f"is {tool.effects}; it must be one of {enums.EFFECTS.choices()}"

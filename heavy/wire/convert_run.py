@@ -7,6 +7,7 @@ from heavy.core.ledger import Ledger, Spend
 from heavy.core.runs import Agreement, AnswerGroup, Citation, Outcome, Run, RunFailure, RunResult, RunSpec
 from heavy.v1 import run_pb2 as pb
 from heavy.wire import enums
+from heavy.wire.convert_calling import caller_tool_to_proto, caller_tools_from_proto
 from heavy.wire.convert_policy import message_from_proto, message_to_proto, policy_from_proto, policy_to_proto
 from heavy.wire.times import timestamp_from_proto, timestamp_to_proto
 
@@ -159,6 +160,7 @@ def run_to_proto(run: Run) -> pb.Run:
         tenant=spec.tenant,
         attached=spec.attached,
         cancel_reason=run.cancel_reason,
+        caller_tools=map(caller_tool_to_proto, spec.caller_tools),
     )
 
 
@@ -175,6 +177,7 @@ def run_from_proto(run: pb.Run) -> Run:
             created_ms=timestamp_from_proto(run.created_at),
             deadline_ms=timestamp_from_proto(run.deadline_at),
             traceparent=run.traceparent,
+            caller_tools=caller_tools_from_proto(run.caller_tools, []),
             simulated=run.simulated,
         ),
         state=enums.RUN_STATE.from_proto(run.state),

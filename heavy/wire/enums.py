@@ -13,7 +13,7 @@ from heavy.core.policy import AggregationMode, ContextPolicy
 from heavy.core.records import Event
 from heavy.core.runs import AggregationMethod, OutcomeKind, RunState
 from heavy.core.tools import CacheState, Effects
-from heavy.v1 import policy_pb2, record_pb2, run_pb2
+from heavy.v1 import policy_pb2, record_pb2, run_pb2, tool_pb2
 
 Member = TypeVar("Member", bound=StrEnum)
 
@@ -57,7 +57,7 @@ RUN_STATE: Final = EnumPair(RunState, run_pb2.RunState, "RUN_STATE_")
 OUTCOME_KIND: Final = EnumPair(OutcomeKind, run_pb2.OutcomeKind, "OUTCOME_KIND_")
 AGGREGATION_METHOD: Final = EnumPair(AggregationMethod, run_pb2.AggregationMethod, "AGGREGATION_METHOD_")
 FINISH_REASON: Final = EnumPair(FinishReason, record_pb2.FinishReason, "FINISH_REASON_")
-EFFECTS: Final = EnumPair(Effects, record_pb2.Effects, "EFFECTS_")
+EFFECTS: Final = EnumPair(Effects, tool_pb2.Effects, "EFFECTS_")
 CACHE_STATE: Final = EnumPair(CacheState, record_pb2.CacheState, "CACHE_STATE_")
 EVENT: Final = EnumPair(Event, record_pb2.Event, "EVENT_")
 

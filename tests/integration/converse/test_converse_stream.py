@@ -14,19 +14,19 @@ from heavy.client import HeavyClient
 from heavy.core.errors import ConfigError, InvalidRequest
 from heavy.core.tools import Effects
 from heavy.v1 import heavy_pb2 as pb
-from heavy.v1 import heavy_pb2_grpc
+from heavy.v1 import heavy_pb2_grpc, tool_pb2
 
 from .conftest import ONE, QUESTION, Desk, Site
 
 
-def start(*tools: pb.CallerTool, question: str = QUESTION, width: int = 1) -> pb.ConverseRequest:
+def start(*tools: tool_pb2.CallerTool, question: str = QUESTION, width: int = 1) -> pb.ConverseRequest:
     ask = pb.AskRequest(
         messages=[{"role": 2, "content": question}], policy={"width": width}, request_id="raw"
     )
     return pb.ConverseRequest(start=pb.ConverseStart(ask=ask, tools=tools))
 
 
-LOOKUP = pb.CallerTool(name="lookup", parameters='{"type": "object"}')
+LOOKUP = tool_pb2.CallerTool(name="lookup", parameters='{"type": "object"}')
 
 
 def result(call_id: str, content: str = "here") -> pb.ConverseRequest:
@@ -98,33 +98,37 @@ async def test_a_stream_must_begin_with_a_start(stub: Any, first: pb.ConverseReq
 @pytest.mark.parametrize(
     ("tools", "field"),
     [
-        ([pb.CallerTool(name="python")], "name"),
-        ([pb.CallerTool(name="search_trajectory")], "name"),
-        ([pb.CallerTool(name="../x")], "name"),
-        ([pb.CallerTool(name="")], "name"),
+        ([tool_pb2.CallerTool(name="python")], "name"),
+        ([tool_pb2.CallerTool(name="search_trajectory")], "name"),
+        ([tool_pb2.CallerTool(name="../x")], "name"),
+        ([tool_pb2.CallerTool(name="")], "name"),
         ([LOOKUP, LOOKUP], "name"),
-        ([pb.CallerTool(name=f"t{n}") for n in range(65)], "tools"),
-        ([pb.CallerTool(name="a", parameters="{")], "parameters"),
-        ([pb.CallerTool(name="a", parameters="[]")], "parameters"),
-        ([pb.CallerTool(name="a", parameters='{"type": "string"}')], "parameters"),
-        ([pb.CallerTool(name="a", parameters='{"type": "object", "required": 3}')], "parameters"),
+        ([tool_pb2.CallerTool(name=f"t{n}") for n in range(65)], "tools"),
+        ([tool_pb2.CallerTool(name="a", parameters="{")], "parameters"),
+        ([tool_pb2.CallerTool(name="a", parameters="[]")], "parameters"),
+        ([tool_pb2.CallerTool(name="a", parameters='{"type": "string"}')], "parameters"),
+        ([tool_pb2.CallerTool(name="a", parameters='{"type": "object", "required": 3}')], "parameters"),
         (
-            [pb.CallerTool(name="a", parameters='{"type":"object","properties":{"x":{"pattern":"(a+)+$"}}}')],
+            [
+                tool_pb2.CallerTool(
+                    name="a", parameters='{"type":"object","properties":{"x":{"pattern":"(a+)+$"}}}'
+                )
+            ],
             "parameters",
         ),
         (
-            [pb.CallerTool(name="a", parameters='{"type":"object","not":' * 40 + "{}" + "}" * 40)],
+            [tool_pb2.CallerTool(name="a", parameters='{"type":"object","not":' * 40 + "{}" + "}" * 40)],
             "parameters",
         ),
         (
-            [pb.CallerTool(name="a", parameters='{"type": "object", "title": "%s"}' % ("x" * 70_000))],
+            [tool_pb2.CallerTool(name="a", parameters='{"type": "object", "title": "%s"}' % ("x" * 70_000))],
             "parameters",
         ),
-        ([pb.CallerTool(name="a", description="x" * 9_000)], "description"),
-        ([pb.CallerTool(name="a", timeout={"seconds": 0})], "timeout"),
-        ([pb.CallerTool(name="a", timeout={"seconds": 100_000})], "timeout"),
-        ([pb.CallerTool(name="a", cacheable=True)], "cacheable"),
-        ([pb.CallerTool(name="a", effects=77)], "effects"),  # type: ignore[arg-type]
+        ([tool_pb2.CallerTool(name="a", description="x" * 9_000)], "description"),
+        ([tool_pb2.CallerTool(name="a", timeout={"seconds": 0})], "timeout"),
+        ([tool_pb2.CallerTool(name="a", timeout={"seconds": 100_000})], "timeout"),
+        ([tool_pb2.CallerTool(name="a", cacheable=True)], "cacheable"),
+        ([tool_pb2.CallerTool(name="a", effects=77)], "effects"),  # type: ignore[arg-type]
     ],
 )
 async def test_declarations_that_cannot_work_are_refused_by_field(stub: Any, tools: Any, field: str) -> None:

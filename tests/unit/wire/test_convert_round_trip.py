@@ -23,12 +23,15 @@ from heavy.core.messages import Message, Role
 from heavy.core.policy import ArmsFrom, Budget, Policy, Sampling
 from heavy.core.records import Delta, Record
 from heavy.core.runs import Citation, Outcome, Run, RunSpec
+from heavy.core.tools import ToolSpec
 from heavy.v1 import policy_pb2, record_pb2, run_pb2
-from heavy.wire import convert_policy, convert_record, convert_run, enums
+from heavy.wire import convert_calling, convert_policy, convert_record, convert_run, enums
 
 NOT_ON_THE_WIRE: dict[tuple[type, str], Any] = {
     (RunSpec, "fingerprint"): "",  # the store's own business
-    (RunSpec, "caller_tools"): (),  # the caller's own, who knows them
+    (ToolSpec, "version"): convert_calling.VERSION,  # what callers declare has no other
+    (ToolSpec, "stateful"): False,
+    (ToolSpec, "untrusted"): False,
     (Run, "epoch"): 0,  # the lease's own business
     (Sampling, "seed"): None,  # in a policy, `Policy.seed` is the seed
 }
@@ -57,6 +60,8 @@ NARROW: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (Delta, "step"): INT32,
     (Outcome, "steps"): INT32,
     (Citation, "step"): st.none() | INT32,
+    (ToolSpec, "parameters"): st.dictionaries(TEXT, TEXT | INT32, max_size=2),
+    (ToolSpec, "timeout_s"): SECONDS,
 }
 
 
