@@ -38,6 +38,12 @@ _POLICY_FLAGS = (
         type=click.Choice([policy.value for policy in ContextPolicy]),
         help="What gives way when an arm's context is full.  [default: the profile's]",
     ),
+    click.option(
+        "--context-keep-last",
+        type=int,
+        metavar="K",
+        help="How many tool outputs the policy keep_last keeps.  [default: the profile's]",
+    ),
     click.option("--temperature", type=float, help="Sampling temperature of the arms."),
     click.option("--seed", type=int, help="Makes a run repeatable, as far as its engines are."),
 )

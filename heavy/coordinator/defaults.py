@@ -249,6 +249,7 @@ def _with_preset(draft: PolicyDraft, profile: Profile, check: _Check) -> PolicyD
         "temperature": preset.temperature,
         "top_p": preset.top_p,
         "context_policy": preset.context_policy,
+        "context_keep_last": preset.context_keep_last,
     }
     return replace(draft, **{name: value for name, value in sets.items() if getattr(draft, name) is None})
 

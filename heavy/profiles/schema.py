@@ -121,6 +121,7 @@ class PresetSection(_Part):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     context_policy: ContextPolicy | None = None
+    context_keep_last: Annotated[int, Field(ge=1, le=KEEP_LAST_MAX)] | None = None
 
 
 class PromptsSection(_Part):
