@@ -14,9 +14,13 @@ comes twice, because the connection broke between, is executed once.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, overload
 
 import grpc
@@ -31,6 +35,7 @@ from pydantic import (
 from heavy.core import clock
 from heavy.core.calling import CallerCall, CallerResult
 from heavy.core.errors import ConfigError, ServerUnavailable
+from heavy.core.records import Delta, Record
 from heavy.core.tools import Effects, ToolSpec
 from heavy.v1 import heavy_pb2 as pb
 from heavy.wire import convert_calling as convert
@@ -38,6 +43,9 @@ from heavy.wire import convert_calling as convert
 CALLS_AT_ONCE_MAX: Final = 64
 RESULTS_KEPT_MAX: Final = 10_000
 """Results kept for calls that may come again; far more than one run has under way."""
+AHEAD_MAX: Final = 1_000
+"""Events read ahead of whoever takes them. With half of it full fresh text is left out; with all of it
+nothing more is read, calls neither."""
 _BROKEN: Final = "Internal error from Core"
 """How grpc.aio reports that it could not send: the connection was gone already."""
 _NOT_SENT: Final = frozenset({"title", "pattern", "patternProperties"})
@@ -140,6 +148,10 @@ class Executions:
     _acknowledged: dict[str, None] = field(default_factory=dict)
     _send: Callable[[CallerResult], None] | None = None
     _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CALLS_AT_ONCE_MAX))
+    _threads: Executor = field(
+        default_factory=lambda: ThreadPoolExecutor(CALLS_AT_ONCE_MAX, "heavy-caller-tool")
+    )
+    """For functions that are not async: a slot's call never waits for another one's thread."""
 
     @classmethod
     def of(cls, tools: Sequence[ClientTool]) -> Executions:
@@ -189,6 +201,7 @@ class Executions:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _execute(self, call: CallerCall) -> None:
         try:
@@ -207,7 +220,7 @@ class Executions:
             return CallerResult(call.id, f"There is no tool called {call.name!r} here.", is_error=True)
         try:
             async with asyncio.timeout(clock.remaining_s(call.deadline_ms)):
-                value = await _called(declared, call.arguments)
+                value = await self._called(declared, call.arguments)
             return CallerResult(call.id, _text(value))
         except (ToolError, ValidationError) as error:
             return CallerResult(call.id, f"{call.name}: {error}", is_error=True)
@@ -215,12 +228,12 @@ class Executions:
             text = f"{call.name} failed: {type(error).__name__}: {error}"
             return CallerResult(call.id, text, True, unknown=declared.spec.effects is Effects.WRITE)
 
-
-async def _called(declared: ClientTool, arguments: str) -> Any:
-    given: dict[str, Any] = _ARGUMENTS.validate_json(arguments)
-    if inspect.iscoroutinefunction(inspect.unwrap(declared.call)):
-        return await declared.call(**given)
-    return await asyncio.to_thread(declared.call, **given)
+    async def _called(self, declared: ClientTool, arguments: str) -> Any:
+        given: dict[str, Any] = _ARGUMENTS.validate_json(arguments)
+        if inspect.iscoroutinefunction(inspect.unwrap(declared.call)):
+            return await declared.call(**given)
+        work = partial(contextvars.copy_context().run, declared.call, **given)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
 def _text(value: Any) -> str:
@@ -245,7 +258,7 @@ class ConverseCall:
         executions: Executions,
     ) -> None:
         self._executions = executions
-        self._outgoing: asyncio.Queue[pb.ConverseRequest] = asyncio.Queue()
+        self._outgoing: asyncio.Queue[pb.ConverseRequest | None] = asyncio.Queue()
         self._outgoing.put_nowait(pb.ConverseRequest(start=executions.start(ask)))
         executions.connected(self._send)
         self._call = method(self._requests())
@@ -269,10 +282,37 @@ class ConverseCall:
     def cancel(self) -> None:
         """End the call."""
         self._call.cancel()
+        self._outgoing.put_nowait(None)  # grpc.aio lets the requests of a call that has ended wait for ever
 
     def _send(self, result: CallerResult) -> None:
         self._outgoing.put_nowait(pb.ConverseRequest(result=convert.result_to_proto(result)))
 
     async def _requests(self) -> AsyncGenerator[pb.ConverseRequest]:
-        while True:
-            yield await self._outgoing.get()
+        while (request := await self._outgoing.get()) is not None:
+            yield request
+
+
+async def ahead(events: AsyncGenerator[Record | Delta]) -> AsyncGenerator[Record | Delta]:
+    """`events`, read on while whoever takes them is busy with the last one: calls come between them."""
+    read: asyncio.Queue[Record | Delta | Exception | None] = asyncio.Queue(AHEAD_MAX)
+
+    async def pump() -> None:
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, Record) or read.qsize() < AHEAD_MAX // 2:
+                        await read.put(event)
+        except Exception as error:
+            await read.put(error)
+        else:
+            await read.put(None)
+
+    pumping = asyncio.create_task(pump(), name="heavy-read-ahead")
+    try:
+        while (event := await read.get()) is not None:
+            if isinstance(event, Exception):
+                raise event
+            yield event
+    finally:
+        pumping.cancel()
+        await asyncio.gather(pumping, return_exceptions=True)

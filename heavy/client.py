@@ -24,7 +24,7 @@ from typing import Any, Final, Self
 
 import grpc
 
-from heavy.caller import ClientTool, ConverseCall, Executions
+from heavy.caller import ClientTool, ConverseCall, Executions, ahead
 from heavy.core.clock import monotonic_s
 from heavy.core.draft import PolicyDraft
 from heavy.core.errors import HeavyError, LimitExceeded, ServerUnavailable
@@ -79,10 +79,13 @@ class RunStream(AsyncIterator[Record | Delta]):
         self.last_record = after
         self._connect = connect
         self._patience = patience
-        self._events = self._follow()
+        self._events = self._follow() if executions is None else ahead(self._follow())
 
     async def __anext__(self) -> Record | Delta:
-        return await anext(self._events)
+        event = await anext(self._events)
+        if isinstance(event, Record):
+            self.last_record = event.number
+        return event
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,13 +100,15 @@ class RunStream(AsyncIterator[Record | Delta]):
             await self._executions.close()
 
     async def _follow(self) -> AsyncGenerator[Record | Delta, None]:
+        last = self.last_record
         while True:
             timeout_s = self._patience.remaining_s()
-            call = self._connect(self.last_record, timeout_s)
+            call = self._connect(last, timeout_s)
             try:
                 while (message := await _translated(call.read(), timeout_s)) is not grpc.aio.EOF:
                     self._patience.restore()
-                    for event in self._take(message):
+                    for event in self._events_of(message):
+                        last = event.number if isinstance(event, Record) else last
                         yield event
                 return
             except HeavyError as error:
@@ -112,15 +117,13 @@ class RunStream(AsyncIterator[Record | Delta]):
                 call.cancel()
             await self._patience.wait(failure)
 
-    def _take(
+    def _events_of(
         self, message: pb.AskResponse | pb.WatchRunResponse | pb.ConverseResponse
     ) -> Iterable[Record | Delta]:
         self.run = RunId(message.run_id)
         match message.WhichOneof("event"):
             case "record":
-                record = record_from_proto(message.record)
-                self.last_record = record.number
-                return (record,)
+                return (record_from_proto(message.record),)
             case "deltas":
                 return deltas_from_proto(message.deltas)
         return ()
@@ -179,8 +182,8 @@ class HeavyClient:
                         print(event.content, end="")
 
         With a `request_id` of one's own, asking again attaches to the same run. `timeout_s` also caps the
-        run's deadline. `tools` are functions that the arms may call and that run here, while the stream is
-        read (see `heavy.caller.tool`).
+        run's deadline. `tools` are functions that the arms may call and that run here, from the first event
+        until the stream is closed, also while its reader is busy (see `heavy.caller.tool`).
         """
         request = pb.AskRequest(
             messages=messages_to_proto(conversation(messages)),

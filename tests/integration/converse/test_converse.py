@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from heavy.caller import ToolError, tool
+from heavy.cli.story import Story
 from heavy.client import HeavyClient
 from heavy.coordinator.caller_tools import RESULT_BYTES_MAX
 from heavy.core.draft import PolicyDraft
+from heavy.core.records import Delta, Record
 from heavy.core.runs import RunState
 from heavy.core.tools import CacheState
 
@@ -40,6 +43,40 @@ async def test_the_model_sees_the_declaration_and_the_arms_alone_have_the_tool(
     assert spec.description == "Finds an order."
     assert spec.parameters["required"] == ["order_id"]
     assert len(site.replica.requests) > len(arms)  # the aggregator's
+
+
+async def test_a_run_says_which_tools_were_the_callers(client: HeavyClient, desk: Desk) -> None:
+    run = await client.answer(QUESTION, ONE, tools=[desk.tool])
+    assert run.spec.caller_tools == (desk.tool.spec,)
+    told = "".join(str(part) for part in Story(run, (), full=False).head(run.spec.created_ms))
+    assert "tools python, of the caller's own lookup" in told
+
+
+async def test_calls_are_executed_while_whoever_reads_the_stream_is_busy(
+    client: HeavyClient, desk: Desk
+) -> None:
+    seen: list[Record | Delta] = []
+    async with client.ask(QUESTION, EIGHT, tools=[desk.tool]) as stream:
+        async for event in stream:
+            if not seen:
+                await desk.called(8)
+            seen.append(event)
+    numbers = [event.number for event in seen if isinstance(event, Record)]
+    assert numbers == list(range(1, stream.last_record + 1))
+
+
+async def test_functions_that_block_are_executed_for_all_arms_at_once(
+    site: Site, client: HeavyClient
+) -> None:
+    together = threading.Barrier(8)
+
+    @tool(effects="read")
+    def lookup(order_id: str) -> str:
+        together.wait(timeout=30.0)
+        return "17"
+
+    run = await client.answer(QUESTION, EIGHT, tools=[lookup])
+    assert [(r.content, r.is_error) for r in await site.results(run.spec.run)] == [("17", False)] * 8
 
 
 async def test_what_the_arms_ask_alike_is_asked_once_where_the_caller_says_so(
