@@ -194,7 +194,7 @@ def _show(directory: Path, made: Evaluated, *, as_json: bool) -> None:
 
 
 def _code(report: Report) -> int:
-    whole = report.scored and not report.missing and not report.ungraded
+    whole = report.scored and not (report.missing or report.ungraded or report.greedy_waiting)
     return exits.ANSWERED if whole else exits.FAILED
 
 

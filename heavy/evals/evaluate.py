@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +36,31 @@ MATHS_START_TIMEOUT_S: Final = 600.0
 """How long the symbolic library may take for one pair, and to start. Nobody waits here, and verdicts are
 kept: a busy machine should not make them."""
 NOT_ASKED: Final = "it has not been asked yet"
-NO_GREEDY: Final = "its greedy run has not ended yet, or failed"
+NO_GREEDY: Final = "its greedy run failed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Results:
+    """The latest result of every question, of each batch there is; `again` by the number of arms."""
+
+    heavy: dict[str, BatchResult]
+    greedy: dict[str, BatchResult]
+    again: dict[int, dict[str, BatchResult]]
+
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> _Results:
+        """As the directory has them. Raises `ConfigError` when they cannot be read."""
+        return cls(
+            heavy=latest(read_results(evaluation.heavy)),
+            greedy=latest(read_results(evaluation.greedy)) if evaluation.setting.greedy else {},
+            again={k: latest(read_results(evaluation.heavy_at(k))) for k in evaluation.heavy_ats},
+        )
+
+    def greedy_waiting(self, evaluation: Evaluation) -> int:
+        """How many questions with an answer have not been asked greedily, where they shall be."""
+        if not evaluation.setting.greedy:
+            return 0
+        return sum(answered(result) and name not in self.greedy for name, result in self.heavy.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +93,8 @@ async def evaluated(
 
     Raises `ConfigError` when results or logs cannot be read.
     """
+    results = _Results.of(evaluation)
+    waiting = results.greedy_waiting(evaluation)
     scored: list[ScoredQuestion] = []
     missing: list[Unscored] = []
     ungraded: list[Unscored] = []
@@ -97,12 +123,13 @@ async def evaluated(
                 ungraded.append(Unscored(rolled.question.id, str(error)))
 
         try:
-            await _each(_rolled_out(evaluation), take, limits.concurrency)
+            await _each(_rolled_out(evaluation, results, with_greedy=not waiting), take, limits.concurrency)
         finally:
             await equivalence.close()
     order = {question.id: index for index, question in enumerate(evaluation.questions)}
     scored.sort(key=lambda q: order[q.question.id])
-    return Evaluated(_report(evaluation, scored, missing, ungraded, order, group_by), tuple(scored))
+    report = _report(evaluation, scored, missing, ungraded, order, group_by)
+    return Evaluated(replace(report, greedy_waiting=waiting), tuple(scored))
 
 
 def write_report(directory: Path, made: Evaluated) -> Path:
@@ -115,15 +142,15 @@ def write_report(directory: Path, made: Evaluated) -> Path:
     return page_path
 
 
-def _rolled_out(evaluation: Evaluation) -> Iterator[_Rolled]:
-    """Each question with its rollouts, logs read one by one."""
-    heavy = latest(read_results(evaluation.heavy))
-    greedy = latest(read_results(evaluation.greedy))
-    again = {k: latest(read_results(evaluation.heavy_at(k))) for k in evaluation.heavy_ats}
+def _rolled_out(evaluation: Evaluation, results: _Results, *, with_greedy: bool) -> Iterator[_Rolled]:
+    """Each question with its rollouts, logs read one by one. Without greedy ones while some are to come:
+    all questions are scored in the same ways.
+    """
+    heavy = results.heavy
     for question in evaluation.questions:
         why_not = _unusable(heavy.get(question.id))
-        alone = greedy.get(question.id)
-        if not why_not and evaluation.setting.greedy and (alone is None or not answered(alone)):
+        alone = results.greedy.get(question.id) if with_greedy else None
+        if not why_not and alone is not None and not answered(alone):
             why_not = NO_GREEDY
         if why_not:
             yield _Rolled(question, None, None, {}, why_not)
@@ -131,12 +158,12 @@ def _rolled_out(evaluation: Evaluation) -> Iterator[_Rolled]:
         rollout = _rollout(evaluation.heavy, heavy[question.id])
         at = {
             k: with_arms(
-                _rollout(evaluation.heavy_at(k), results[question.id]),
+                _rollout(evaluation.heavy_at(k), again[question.id]),
                 rollout,
                 arms_at(evaluation, heavy, question, k).arms,
             )
-            for k, results in again.items()
-            if question.id in results and answered(results[question.id])
+            for k, again in results.again.items()
+            if question.id in again and answered(again[question.id])
         }
         yield _Rolled(question, rollout, _rollout(evaluation.greedy, alone) if alone else None, at)
 

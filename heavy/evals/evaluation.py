@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -119,10 +119,11 @@ def open_evaluation(directory: Path) -> Evaluation:
 
 
 def _same(found: Evaluation, setting: Setting, questions: Iterable[Question], prompt: JudgePrompt) -> None:
+    was, now = _flat(found.setting), _flat(setting)
     differ = [
-        f"{f.name} was {getattr(found.setting, f.name)!r:.100} and is now {getattr(setting, f.name)!r:.100}"
-        for f in fields(Setting)
-        if getattr(found.setting, f.name) != getattr(setting, f.name)
+        f"{name} was {was[name]!r:.100} and is now {now[name]!r:.100}"
+        for name in now
+        if was[name] != now[name]
     ]
     if not differ and found.questions != tuple(questions):
         differ = ["its questions are others (another limit, grader, tolerance or instructions)"]
@@ -133,6 +134,12 @@ def _same(found: Evaluation, setting: Setting, questions: Iterable[Question], pr
             f"{found.directory} holds another evaluation: {'; '.join(differ)}. "
             "Give the same flags to go on with it, or another --out."
         )
+
+
+def _flat(setting: Setting) -> dict[str, Any]:
+    """A setting field by field, those of its policy among them."""
+    parts = ((part, f.name) for part in (setting.policy, setting) for f in fields(part))
+    return {name: getattr(part, name) for part, name in parts if name != "policy"}
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -57,7 +57,7 @@ def _table(table: Table) -> str:
 def _setting(report: Report) -> str:
     asked = report.asked
     rows = [
-        *(("dataset sha256", asked.digest), ("seed", str(asked.seed)), ("judge", asked.judge or "none")),
-        *((name, str(value)) for name, value in sorted(asked.policy.items())),
+        *(("dataset sha256", asked.digest), ("judge", asked.judge or "none")),
+        *((name, str(value)) for name, value in sorted({**asked.policy, "seed": asked.seed}.items())),
     ]
     return _table(Table("How it was asked", ("setting", "value"), tuple(rows)))

@@ -46,7 +46,8 @@ class Unscored:
 @dataclass(frozen=True, slots=True)
 class Report:
     """`missing` have no run that says anything about the models, `ungraded` no verdict. Neither counts as
-    wrong; `worst_case` is heavy's accuracy if all of them were. `findings` is None if nothing was scored."""
+    wrong; `worst_case` is heavy's accuracy if all of them were. `findings` is None if nothing was scored.
+    While `greedy_waiting` questions are still to be asked greedily, the greedy baseline is left out."""
 
     asked: Asked
     scored: int
@@ -55,6 +56,7 @@ class Report:
     worst_case: float
     findings: Findings | None
     unscored: tuple[Unscored, ...]
+    greedy_waiting: int = 0
     schema: int = SCHEMA
 
 

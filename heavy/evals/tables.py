@@ -51,6 +51,11 @@ def summary(report: Report) -> str:
             f"{report.missing} have no usable run and {report.ungraded} no verdict; they count neither way. "
             f"If heavy were wrong on all of them its accuracy would be {report.worst_case:.1%}."
         )
+    if report.greedy_waiting:
+        lines.append(
+            f"The greedy baseline is left out: {report.greedy_waiting} questions are still to be asked "
+            "for it."
+        )
     if asked.simulated:
         lines.append(
             "SIMULATED: the answers are made up by the simulated engine; no figure here says anything."

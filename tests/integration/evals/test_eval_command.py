@@ -183,6 +183,7 @@ async def test_a_budget_ends_the_asking_and_what_was_answered_is_reported(
         "--json",
         "--concurrency",
         1,
+        "--greedy",
     ]
     short = await said(heavy.address, *words, "--budget", "0.00001")
     report = json.loads(short.out)
@@ -190,5 +191,9 @@ async def test_a_budget_ends_the_asking_and_what_was_answered_is_reported(
     assert 0 < report["scored"] < QUESTIONS
     assert report["missing"] == QUESTIONS - report["scored"]
     assert report["unscored"][0]["reason"] == "it has not been asked yet"
+    assert report["greedy_waiting"] == report["scored"]
+    assert list(ways(report)) == ["single", "vote@2", "heavy", "any@2"]
+    assert f"left out: {report['scored']} questions are still to be asked" in (out / "report.md").read_text()
     rest = await said(heavy.address, *words)
     assert (rest.code, json.loads(rest.out)["scored"]) == (0, QUESTIONS)
+    assert list(ways(json.loads(rest.out))) == ["greedy", "single", "vote@2", "heavy", "any@2"]

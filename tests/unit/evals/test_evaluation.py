@@ -36,6 +36,8 @@ def test_the_same_evaluation_goes_on_and_another_is_refused_with_what_differs(tm
     assert begun(tmp_path / "e") == first == open_evaluation(tmp_path / "e")
     with pytest.raises(ConfigError, match="seed was 0 and is now 1"):
         begun(tmp_path / "e", setting=replace(SETTING, seed=1))
+    with pytest.raises(ConfigError, match="another evaluation: deadline_s was None and is now 9"):
+        begun(tmp_path / "e", setting=replace(SETTING, policy=PolicyDraft(width=2, deadline_s=9.5)))
     others = replace(DATASET, questions=(replace(QUESTIONS[0], answer="3"),))
     with pytest.raises(ConfigError, match="questions are others"):
         begun(tmp_path / "e", dataset=others)
