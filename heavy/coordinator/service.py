@@ -125,6 +125,7 @@ class CoordinatorService:
 
     def _begin(self, run: Run, span: Span) -> asyncio.Task[None]:
         spec = run.spec
+        span.set_attribute(names.CONVERSATION_ID, spec.run)
         if spec.attached:
             self._attachments.expect(spec.run)
         task = asyncio.create_task(self._execute(run, span), name=spec.run)
@@ -279,7 +280,7 @@ class CoordinatorService:
     def _run_span(self, request: CreateRequest) -> Span:
         attributes = {
             names.OPERATION: names.INVOKE_WORKFLOW,
-            names.WORKFLOW_NAME: "heavy",
+            names.AGENT_NAME: "heavy",
             names.TENANT: request.tenant,
         }
         return self._tracing.start(f"{names.INVOKE_WORKFLOW} heavy", request.traceparent, attributes)

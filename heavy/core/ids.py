@@ -65,6 +65,11 @@ def request_id(run: RunId, trajectory: TrajectoryId, step: int, attempt: int) ->
     return f"{run.removeprefix('run-')}-{slot:01x}-{step:06x}-{attempt:02x}"
 
 
+def run_of(request_id: str) -> RunId:
+    """The run that a generation belongs to, from an id that `request_id` made."""
+    return RunId(f"run-{request_id.partition('-')[0]}")
+
+
 _ATTEMPT = re.compile(r"-[0-9a-f]{2}$")
 
 

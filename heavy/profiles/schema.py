@@ -195,3 +195,8 @@ class Profile(_Part):
     def simulated(self) -> bool:
         """Whether what it says is made up; people are told wherever they see it."""
         return self.engine == "simulated"
+
+    @property
+    def provider(self) -> str:
+        """Who serves it, in telemetry: its engine, or whose API a remote endpoint speaks."""
+        return self.remote.dialect if self.remote else self.engine

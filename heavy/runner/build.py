@@ -71,7 +71,7 @@ async def open_runner(settings: Settings) -> RunnerParts:
         store.directory, profiles, pool, silence_s=settings.generation_silence_s
     )
     router = RoutedReplica(registry)
-    replica = TracedReplica(router, tracing)
+    replica = TracedReplica(router, tracing, profiles.by_name)
     deltas = Deltas(store.log, settings.delta_interval_ms / 1000)
     deltas.start()
     bench = Bench(profiles, replica, tools, store, tracing, limits_of(settings), redact)

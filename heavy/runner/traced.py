@@ -9,8 +9,10 @@ from typing import Any
 
 from opentelemetry.trace import Span, SpanKind
 
+from heavy.core.ids import run_of
 from heavy.core.messages import Message
 from heavy.core.tools import ToolContext, ToolOutput, ToolSpec
+from heavy.profiles.schema import Profile
 from heavy.replicas.api import Finished, GenerationEvent, GenerationRequest, Replica
 from heavy.telemetry import names
 from heavy.telemetry.tracing import Attributes, Tracing, traceparent_of
@@ -18,20 +20,17 @@ from heavy.tools.api import Tool
 
 
 class TracedReplica:
-    """A span per generation; the engine gets it as its parent."""
+    """A span per generation, named by the model that its profile asks; the engine gets it as its parent."""
 
-    def __init__(self, inner: Replica, tracing: Tracing) -> None:
+    def __init__(self, inner: Replica, tracing: Tracing, profiles: Mapping[str, Profile]) -> None:
         self._inner = inner
         self._tracing = tracing
+        self._profiles = profiles
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Stream one generation inside its span."""
-        attributes = {
-            names.OPERATION: names.CHAT,
-            names.PROFILE: request.profile,
-            names.ENGINE_REQUEST_ID: request.request_id,
-        }
-        name = f"{names.CHAT} {request.profile}"
+        profile = self._profiles[request.profile]
+        name, attributes = f"{names.CHAT} {profile.model}", _asked(request, profile)
         finished: Finished | None = None
         with self._tracing.span(name, request.traceparent, attributes, SpanKind.CLIENT) as span:
             inner = replace(request, traceparent=traceparent_of(span) or request.traceparent)
@@ -76,6 +75,8 @@ class TracedTool:
         """Call inside a span. Arguments and results stay out of it: they may hold secrets."""
         attributes: Attributes = {
             names.OPERATION: names.EXECUTE_TOOL,
+            names.CONVERSATION_ID: context.run,
+            names.AGENT_NAME: context.trajectory,
             names.TOOL_NAME: self.spec.name,
             names.TOOL_CALL_ID: context.call_id,
             names.TRAJECTORY: context.trajectory,
@@ -90,6 +91,25 @@ class TracedTool:
             return output
 
 
+def _asked(request: GenerationRequest, profile: Profile) -> Attributes:
+    sampling = request.sampling
+    attributes: dict[str, str | int | float | bool] = {
+        names.OPERATION: names.CHAT,
+        names.PROVIDER: profile.provider,
+        names.CONVERSATION_ID: run_of(request.request_id),
+        names.REQUEST_MODEL: profile.model,
+        names.REQUEST_STREAM: True,
+        names.REQUEST_TOKENS_MAX: request.tokens_max,
+        names.REQUEST_TEMPERATURE: sampling.temperature,
+        names.REQUEST_TOP_P: sampling.top_p,
+        names.PROFILE: request.profile,
+        names.ENGINE_REQUEST_ID: request.request_id,
+    }
+    if sampling.seed is not None:
+        attributes[names.REQUEST_SEED] = sampling.seed
+    return attributes
+
+
 def _finished(span: Span, event: Finished) -> None:
     span.set_attributes(
         {
@@ -101,6 +121,6 @@ def _finished(span: Span, event: Finished) -> None:
             names.OUTPUT_TOKENS: event.usage.output,
             names.REASONING_TOKENS: event.usage.reasoning,
             names.QUEUE_S: event.timing.queue_s,
-            names.FIRST_TOKEN_S: event.timing.first_token_s,
+            names.FIRST_CHUNK_S: event.timing.queue_s + event.timing.first_token_s,
         }
     )

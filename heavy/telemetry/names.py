@@ -1,7 +1,7 @@
 """Every span, attribute and metric name Heavy uses, in one place.
 
-Span operations and `gen_ai.*` attributes follow the OpenTelemetry GenAI semantic conventions, which are
-still marked "Development": when they move, this file moves and nothing else does.
+Span operations and `gen_ai.*` attributes follow the OpenTelemetry GenAI semantic conventions, v0.1.0 of their
+own repository, still marked "Development": when they move, this file moves and nothing else does.
 """
 
 from __future__ import annotations
@@ -21,19 +21,23 @@ STAGE_DECODE: Final = "decode"
 
 OPERATION: Final = "gen_ai.operation.name"
 PROVIDER: Final = "gen_ai.provider.name"
-WORKFLOW_NAME: Final = "gen_ai.workflow.name"
 AGENT_NAME: Final = "gen_ai.agent.name"
 CONVERSATION_ID: Final = "gen_ai.conversation.id"
 REQUEST_MODEL: Final = "gen_ai.request.model"
+REQUEST_TOKENS_MAX: Final = "gen_ai.request.max_tokens"
+REQUEST_SEED: Final = "gen_ai.request.seed"
+REQUEST_STREAM: Final = "gen_ai.request.stream"
+REQUEST_TEMPERATURE: Final = "gen_ai.request.temperature"
+REQUEST_TOP_P: Final = "gen_ai.request.top_p"
 RESPONSE_MODEL: Final = "gen_ai.response.model"
 FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+FIRST_CHUNK_S: Final = "gen_ai.response.time_to_first_chunk"
 INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 REASONING_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
 CACHED_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
 TOOL_NAME: Final = "gen_ai.tool.name"
 TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
-TOOL_TYPE: Final = "gen_ai.tool.type"
 ERROR_TYPE: Final = "error.type"
 
 RUN_STATE: Final = "heavy.run.state"
@@ -50,7 +54,6 @@ AGGREGATION_METHOD: Final = "heavy.aggregation.method"
 AGREEMENT_SHARE: Final = "heavy.agreement.share"
 COST_USD: Final = "heavy.cost_usd"
 QUEUE_S: Final = "heavy.queue_s"
-FIRST_TOKEN_S: Final = "heavy.first_token_s"
 
 # Prometheus metrics. Counters get `_total` appended, histograms `_bucket`, `_sum` and `_count`.
 # Runs: each coordinator counts those it ended, so sums over coordinators are right.

@@ -40,6 +40,9 @@ async def test_the_engines_spans_are_below_the_generations_of_the_run(
     agents = operation(spans, names.INVOKE_AGENT)
     assert {span.name for span in agents} == {f"invoke_agent {t}" for t in (*map(arm, range(3)), AGGREGATOR)}
     assert {span.parent for span in agents} == {workflow.span}
+    assert (workflow.name, workflow.attributes[names.AGENT_NAME]) == ("invoke_workflow heavy", "heavy")
+    told = [span for span in spans if span.service == HEAVY and names.OPERATION in span.attributes]
+    assert {span.attributes[names.CONVERSATION_ID] for span in told} == {watched.runs[0].spec.run}
     for served in operation(spans, names.CHAT, ENGINE):
         chat = by_id[served.parent]
         assert (chat.service, chat.attributes[names.OPERATION]) == (HEAVY, names.CHAT)

@@ -80,6 +80,8 @@ async def test_a_generation_is_a_span_below_its_caller_with_its_stages_and_token
         (server,) = await servers(receiver, 1)
     assert (server.parent, server.service, server.error) == (CALLER, "heavy-engine", "")
     assert server.attributes[names.OPERATION] == names.CHAT
+    assert server.attributes[names.PROVIDER] == "simulated"
+    assert server.attributes[names.REQUEST_MODEL] == "sim"
     assert server.attributes[names.INPUT_TOKENS] > 0
     assert server.attributes[names.OUTPUT_TOKENS] > 0
     below = stages(receiver, server)

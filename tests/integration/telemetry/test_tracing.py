@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, closing
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +18,8 @@ from heavy.core.ids import arm, new_run_id, request_id
 from heavy.core.messages import Message, Role
 from heavy.core.policy import Sampling
 from heavy.core.tools import ToolContext, ToolOutput
-from heavy.replicas.api import Finished, GenerationRequest
+from heavy.profiles.schema import Profile
+from heavy.replicas.api import Finished, GenerationRequest, Replica
 from heavy.replicas.client import HttpReplica
 from heavy.replicas.http import Endpoint, HttpPool
 from heavy.runner.traced import TracedReplica, TracedTool
@@ -80,6 +80,13 @@ def request(**changes: Any) -> GenerationRequest:
     return GenerationRequest(**{**values, **changes})
 
 
+PROFILE = Profile(name="p", title="P", engine="sglang", model="k2", context_tokens=4096)
+
+
+def traced(inner: Replica, tracing: Tracing) -> TracedReplica:
+    return TracedReplica(inner, tracing, {"p": PROFILE})
+
+
 CONTEXT = ToolContext(new_run_id(), arm(0), 3, "default", "functions.probe:0", 5.0)
 
 
@@ -87,13 +94,19 @@ async def test_the_engine_gets_the_generations_span_as_its_parent(tracing: Traci
     async with ScriptedServer(answer()) as server:
         pool = HttpPool(streams_max=2)
         inner = HttpReplica(Endpoint("r1", server.base_url, "m", "sglang"), pool, silence_s=5.0)
-        events = [event async for event in TracedReplica(inner, tracing).generate(request())]
+        events = [event async for event in traced(inner, tracing).generate(request())]
         await pool.close()
         (asked,) = server.of(CHAT)
     assert isinstance(events[-1], Finished)
     (span,) = await sent()
     assert asked.headers["traceparent"] == f"00-{span.trace}-{span.span}-01"
     assert (span.trace, span.parent) == (trace_id_of(CALLER), CALLER.split("-")[2])
+    assert span.name == "chat k2"
+    assert span.attributes["gen_ai.provider.name"] == "sglang"
+    assert span.attributes["gen_ai.request.model"] == "k2"
+    assert span.attributes["gen_ai.conversation.id"] == f"run-{span.attributes[names.ENGINE_REQUEST_ID][:24]}"
+    assert span.attributes["gen_ai.request.seed"] == 1
+    assert span.attributes["gen_ai.response.time_to_first_chunk"] > 0
     assert span.attributes[names.REPLICA] == "r1"
     assert span.attributes[names.INPUT_TOKENS] == 7
     assert span.attributes[names.FINISH_REASONS] == ("stop",)
@@ -104,7 +117,7 @@ async def test_the_engine_gets_the_generations_span_as_its_parent(tracing: Traci
 async def test_a_generation_whose_end_was_read_is_no_error_though_its_stream_is_closed(
     tracing: Tracing, sent: Sent
 ) -> None:
-    replica = TracedReplica(ScriptedReplica([Scripted("Answer: 42")]), tracing)
+    replica = traced(ScriptedReplica([Scripted("Answer: 42")]), tracing)
     async with aclosing(replica.generate(request())) as events:
         async for event in events:
             if isinstance(event, Finished):
@@ -117,7 +130,7 @@ async def test_a_generation_whose_end_was_read_is_no_error_though_its_stream_is_
 
 async def test_a_generation_left_early_is_marked_cancelled_and_aborted(tracing: Tracing, sent: Sent) -> None:
     inner = ScriptedReplica([Scripted("Answer: 42", hold=asyncio.Event())])
-    async with aclosing(TracedReplica(inner, tracing).generate(request())) as events:
+    async with aclosing(traced(inner, tracing).generate(request())) as events:
         await anext(events)
     assert len(inner.aborted) == 1
     (span,) = await sent()
@@ -127,7 +140,7 @@ async def test_a_generation_left_early_is_marked_cancelled_and_aborted(tracing: 
 async def test_an_engine_failure_is_told_by_its_code_alone(tracing: Tracing, sent: Sent) -> None:
     inner = ScriptedReplica([Scripted(error=EngineRefused("It does not like zanzibarite.", "r1"))])
     with pytest.raises(EngineRefused):
-        _ = [event async for event in TracedReplica(inner, tracing).generate(request())]
+        _ = [event async for event in traced(inner, tracing).generate(request())]
     (span,) = await sent()
     assert span.error == "engine_refused"
     assert "zanzibarite" not in span.text
@@ -159,7 +172,7 @@ async def test_a_tool_call_cancelled_in_the_middle_ends_its_span(tracing: Tracin
 
 
 async def test_words_of_an_engine_are_clipped(tracing: Tracing, sent: Sent) -> None:
-    replica = TracedReplica(ScriptedReplica([Scripted("Answer: 42")], model="m" * 100_000), tracing)
+    replica = traced(ScriptedReplica([Scripted("Answer: 42")], model="m" * 100_000), tracing)
     _ = [event async for event in replica.generate(request())]
     (span,) = await sent()
     assert len(span.attributes[names.RESPONSE_MODEL]) <= 256
@@ -220,8 +233,8 @@ def test_a_receiver_that_is_down_slows_nothing_and_the_end_is_bounded(answers: s
 
 async def test_spans_are_sent_while_the_process_goes_on(tracing: Tracing, receiver: TraceReceiver) -> None:
     before = len(receiver.spans())
-    replica = TracedReplica(ScriptedReplica([Scripted("Answer: 42")]), tracing)
-    _ = [event async for event in replica.generate(replace(request(), profile="early"))]
+    replica = traced(ScriptedReplica([Scripted("Answer: 42")]), tracing)
+    _ = [event async for event in replica.generate(request())]
     async with asyncio.timeout(5):
         while len(receiver.spans()) == before:
             await asyncio.sleep(0.02)

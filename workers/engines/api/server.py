@@ -327,7 +327,7 @@ class EngineServer:
     async def _launch(self, asked: ChatRequest, traceparent: str) -> Flight:
         assert self._metrics is not None
         generation = await self.engine.submit(asked)
-        span = GenerationSpan(self._tracing, traceparent, asked.rid, self.engine.info.name)
+        span = GenerationSpan(self._tracing, traceparent, asked.rid, self.engine.info)
         flight = Flight(asked.rid, generation, time.monotonic(), span)
         self._flights[id(flight)] = flight
         self._idle.clear()

@@ -8,7 +8,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from heavy.telemetry import names
 from heavy.telemetry.tracing import CANCELLED, Tracing, traceparent_of
-from workers.engines.api.generation import ConnectionLoss, Failed, Finished
+from workers.engines.api.generation import ConnectionLoss, Failed, Finished, ModelInfo
 
 NS = 1_000_000_000
 
@@ -16,17 +16,19 @@ NS = 1_000_000_000
 class GenerationSpan:
     """From a generation's acceptance to its last event. Counts, codes and ids; no texts."""
 
-    def __init__(self, tracing: Tracing, traceparent: str, rid: str, model: str) -> None:
+    def __init__(self, tracing: Tracing, traceparent: str, rid: str, served: ModelInfo) -> None:
         attributes = {
             names.OPERATION: names.CHAT,
+            names.PROVIDER: served.engine,
+            names.REQUEST_MODEL: served.name,
+            names.RESPONSE_MODEL: served.name,
             names.ENGINE_REQUEST_ID: rid,
-            names.RESPONSE_MODEL: model,
         }
         self._tracing = tracing
         self._began_ns = time.time_ns()
         self._first_ns = 0
         self._span = tracing.start(
-            f"{names.CHAT} {model}", traceparent, attributes, SpanKind.SERVER, at_ns=self._began_ns
+            f"{names.CHAT} {served.name}", traceparent, attributes, SpanKind.SERVER, at_ns=self._began_ns
         )
 
     def first(self) -> None:
