@@ -46,8 +46,9 @@ def ask(
 ) -> None:
     """Ask QUESTION (or standard input) and watch the arms, the aggregation and the answer.
 
-    At a terminal every trajectory has a lane; in a pipe, every event a line. Ctrl-C cancels the run in the
-    engine, waits for its end and says what it cost.
+    At a terminal every trajectory has a lane; in a pipe, every event a line. Ctrl-C asks once whether to
+    cancel the run (a second Ctrl-C is a yes; in a pipe nobody is asked), ends it in the engine and says what
+    it cost. Exit codes: 0 answered, 1 not answered, 130 cancelled by Ctrl-C; others as `heavy --help`.
     """
     text = question if question is not None else _read_question()
     if not text.strip():
@@ -87,9 +88,13 @@ async def show_run(client: HeavyClient, watch: Watch, form: Form) -> int:
             sys.stdout.write(dump(await client.get(watch.run)).decode() + "\n")
         case Form.EVENTS:
             await watch.follow(watch.events(_line))
-        case Form.PEOPLE:
-            await watch.follow(None if console.is_terminal else watch.lines(_line))
+        case Form.PEOPLE if console.is_terminal:
+            await watch.follow()
             console.print(draw.ending(watch.view))
+        case Form.PEOPLE:
+            await watch.follow(watch.lines(_line))
+            for text in draw.ending_lines(watch.view):
+                _line(text)
     return exits.of_run(watch.view.state, interrupted=watch.interrupted)
 
 

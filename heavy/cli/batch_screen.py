@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +16,7 @@ from heavy.batch.results import BatchResult
 from heavy.batch.runner import Progress
 from heavy.batch.summary import BatchSummary, Distribution
 from heavy.cli import draw
+from heavy.cli.live import steady
 from heavy.cli.plain import on_one_line
 from heavy.core import clock
 
@@ -49,11 +49,7 @@ class Screen:
         if self._quiet or not self._console.is_terminal:
             yield
             return
-        with Live(
-            get_renderable=lambda: bar(read(), self._console.width),
-            console=self._console,
-            refresh_per_second=REFRESH_PER_S,
-        ):
+        with steady(self._console, lambda columns: bar(read(), columns), refresh_per_second=REFRESH_PER_S):
             yield
 
     def result(self, result: BatchResult) -> None:

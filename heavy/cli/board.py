@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Final, Self
 
 from rich.console import RenderableType
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from heavy.cli import draw
+from heavy.cli.live import steady
 from heavy.cli.plain import plain
 from heavy.core import clock
 
@@ -37,14 +38,15 @@ class Board:
     def __init__(self) -> None:
         self._console = draw.console()
         self._parts: dict[str, Part] = {}
-        self._live: Live | None = None
+        self._drawing = contextlib.ExitStack()
+        self._drawn = False
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
-            self._live = Live(
-                get_renderable=self._table, console=self._console, refresh_per_second=REFRESH_PER_S
+            self._drawing.enter_context(
+                steady(self._console, lambda _: self._table(), refresh_per_second=REFRESH_PER_S)
             )
-            self._live.start()
+            self._drawn = True
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -56,7 +58,7 @@ class Board:
         known = self._parts.setdefault(part, Part(state, detail, now_s))
         known.state, known.detail = state, detail
         known.took_s = now_s - known.began_s if state == "ready" else None
-        if self._live is None:
+        if not self._drawn:
             line = Text.assemble(
                 f"{part:<16} ", (f"{state:<9}", STYLES.get(state, "red")), " ", plain(detail)
             )
@@ -64,9 +66,8 @@ class Board:
 
     def settle(self) -> None:
         """Everything serves, or is over: the table stays as it is. Safe to call twice."""
-        live, self._live = self._live, None
-        if live is not None:
-            live.stop()
+        self._drawn = False
+        self._drawing.close()
 
     def _table(self) -> RenderableType:
         now_s = clock.monotonic_s()

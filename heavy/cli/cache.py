@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from rich.table import Table
@@ -16,24 +15,16 @@ from rich.text import Text
 
 from heavy.admin import CacheClient
 from heavy.cli import draw
-from heavy.client import HeavyClient
-from heavy.core.caching import CacheItem, CachePurge, CacheQuery, CacheStats, Purged, ToolCacheStats
+from heavy.cli.options import connected, server_flags
+from heavy.core.caching import CacheItem, CachePurge, CacheQuery, CacheStats, ToolCacheStats
+
+T = TypeVar("T")
 
 WIDE_COLUMNS = 110
 SHOWN_CHARS_MAX = 4_000
 """How much of a stored content is shown; --json has all of it."""
 
-server_flags = (
-    click.option("--server", default="127.0.0.1:50051", envvar="HEAVY_SERVER", show_default=True),
-    click.option("--token", envvar="HEAVY_TOKEN", help="An administrator's bearer token ($HEAVY_TOKEN)."),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object, nothing else."),
-)
-
-
-def _common(command: Callable[..., None]) -> Callable[..., None]:
-    for flag in reversed(server_flags):
-        command = flag(command)
-    return command
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, nothing else.")
 
 
 @click.group()
@@ -42,10 +33,11 @@ def cache() -> None:
 
 
 @cache.command(short_help="How the cache does.")
-@_common
-def stats(server: str, token: str | None, as_json: bool) -> None:
+@json_flag
+@server_flags()
+def stats(as_json: bool, server: str, token: str | None, patience: float) -> None:
     """Hits, executions and seconds saved of each tool since the cache was empty, and what is stored."""
-    found: CacheStats = _asked(server, token, lambda client: client.stats())
+    found = _asked(server, token, patience, lambda client: client.stats())
     _say(as_json, found, lambda: _show(found))
 
 
@@ -55,16 +47,18 @@ def stats(server: str, token: str | None, as_json: bool) -> None:
 @click.option("--arguments", default="{}", help="... and the call's arguments, as JSON.")
 @click.option("--tenant", default="", help="Whose result, where they are kept per tenant.  [default: yours]")
 @click.option("--run", default="", help="Which run's, where they are kept per run.")
-@_common
+@json_flag
+@server_flags()
 def get(
     key: str | None,
     tool: str | None,
     arguments: str,
     tenant: str,
     run: str,
+    as_json: bool,
     server: str,
     token: str | None,
-    as_json: bool,
+    patience: float,
 ) -> None:
     """The result stored under KEY, or for a call of a tool:
 
@@ -73,7 +67,7 @@ def get(
     if bool(key) == bool(tool):
         raise click.UsageError("give either a KEY, or --tool with --arguments")
     query = CacheQuery(key=key or "", tool=tool or "", arguments=arguments, tenant=tenant, run=run)
-    item: CacheItem = _asked(server, token, lambda client: client.get(query))
+    item = _asked(server, token, patience, lambda client: client.get(query))
     _say(as_json, item, lambda: click.echo(_item(item)))
 
 
@@ -82,9 +76,17 @@ def get(
 @click.option("--tool", default="", help="Everything of a tool.")
 @click.option("--tenant", default="", help="Everything of a tenant; with --tool, only that.")
 @click.option("--all", "everything", is_flag=True, help="Everything.")
-@_common
+@json_flag
+@server_flags()
 def purge(
-    key: str | None, tool: str, tenant: str, everything: bool, server: str, token: str | None, as_json: bool
+    key: str | None,
+    tool: str,
+    tenant: str,
+    everything: bool,
+    as_json: bool,
+    server: str,
+    token: str | None,
+    patience: float,
 ) -> None:
     """Remove the result under KEY, or what --tool, --tenant or --all say.
 
@@ -93,17 +95,15 @@ def purge(
     if not (key or tool or tenant or everything):
         raise click.UsageError("say what to remove: a KEY, --tool, --tenant or --all")
     wanted = CachePurge(key=key or "", tool=tool, tenant=tenant, all=everything)
-    purged: Purged = _asked(server, token, lambda client: client.purge(wanted))
+    purged = _asked(server, token, patience, lambda client: client.purge(wanted))
     text = f"Removed {purged.entries} results; {purged.leases} calls under way will not be stored."
     _say(as_json, purged, lambda: click.echo(text))
 
 
-def _asked(server: str, token: str | None, question: Callable[[CacheClient], Awaitable[Any]]) -> Any:
-    async def ask() -> Any:
-        async with HeavyClient(server, token, patience_s=0.0) as client:
-            return await question(CacheClient(client))
-
-    return asyncio.run(ask())
+def _asked(
+    server: str, token: str | None, patience: float, question: Callable[[CacheClient], Awaitable[T]]
+) -> T:
+    return connected(server, token, patience, lambda client: question(CacheClient(client)))
 
 
 def _say(as_json: bool, value: Any, show: Callable[[], None]) -> None:

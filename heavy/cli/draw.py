@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -12,7 +14,7 @@ from heavy.cli.plain import on_one_line, plain
 from heavy.cli.view import Lane, RunView
 from heavy.core.ids import AGGREGATOR
 from heavy.core.ledger import Spend
-from heavy.core.runs import AggregationMethod, OutcomeKind, RunResult
+from heavy.core.runs import AggregationMethod, OutcomeKind
 
 NARROW_COLUMNS = 80
 BAR_COLUMNS = 16
@@ -50,7 +52,9 @@ def lanes(view: RunView, width: int, hint: str = "") -> RenderableType:
         tokens = tokens_text(lane)
         table.add_row(lane.trajectory, str(lane.step + 1), doing(lane, room), *tools, tokens, *cost)
     named = (plain(title) for title in view.titles)
-    head = Text.assemble((view.state.value, "bold"), f"  {view.run}  ", (", ".join(named), "dim"))
+    head = Text.assemble(
+        (view.state.value, "bold"), f"  {cost_text(view.spent)}  {view.run}  ", (", ".join(named), "dim")
+    )
     head.truncate(width, overflow="ellipsis")
     return Group(head, table, *([Text(hint, style="yellow")] if hint else []))
 
@@ -87,32 +91,38 @@ def cost_text(spend: Spend) -> str:
 
 def ending(view: RunView) -> RenderableType:
     """The answer with its agreement, dissent, evidence and cost; or why there is none."""
+    title, text = answer(view)
+    panel = Panel(Text(text), title=title, border_style="green" if view.result else "red")
+    told = (fact(name, said) for name, said in facts(view))
+    return Group(panel, *agreement_lines(view), *told)
+
+
+def ending_lines(view: RunView) -> Iterator[str]:
+    """The same without frames, colours or a width: for pipes and files."""
+    title, text = answer(view)
+    yield f"{title}:"
+    yield from text.splitlines()
+    for line in agreement_lines(view):
+        yield line.plain
+    for name, said in facts(view):
+        yield f"{name:<{FACT_COLUMNS}}{said}"
+
+
+def answer(view: RunView) -> tuple[str, str]:
+    """How the run was answered, and what; or how it ended, and why."""
     if view.result is None:
         failure = view.failure
-        text = Text(plain(failure.message) if failure else f"The run is {view.state.value}.")
-        return Group(Panel(text, title=view.state.value, border_style="red"), *ledger_lines(view))
-    result = view.result
-    answer = Text("The aggregator abstained." if result.abstained else plain(result.answer))
-    parts: list[RenderableType] = [
-        Panel(answer, title=f"answer, {_METHOD[result.method]}", border_style="green"),
-        *agreement_lines(result),
-    ]
-    if result.dissent:
-        parts.append(fact("dissent", plain(result.dissent)))
-    if result.citations:
-        cited = ", ".join(
-            c.trajectory + (f" step {c.step}" if c.step is not None else "")
-            for c in sorted(result.citations, key=lambda cited: cited.trajectory)
-        )
-        parts.append(fact("evidence", cited))
-    return Group(*parts, *ledger_lines(view))
+        return view.state.value, plain(failure.message) if failure else f"The run is {view.state.value}."
+    said = "The aggregator abstained." if view.result.abstained else plain(view.result.answer)
+    return f"answer, {_METHOD[view.result.method]}", said
 
 
-def agreement_lines(result: RunResult) -> list[Text]:
+def agreement_lines(view: RunView) -> list[Text]:
     """One bar a group of equivalent answers."""
-    arms = sum(len(group.arms) for group in result.agreement.groups)
+    groups = view.result.agreement.groups if view.result else ()
+    arms = sum(len(group.arms) for group in groups)
     lines = []
-    for index, group in enumerate(result.agreement.groups):
+    for index, group in enumerate(groups):
         share = len(group.arms) / arms
         bar = "█" * round(share * BAR_COLUMNS)
         name = "agreement  " if index == 0 else " " * 11
@@ -135,20 +145,31 @@ def fact(name: str, text: str) -> RenderableType:
     return row
 
 
-def ledger_lines(view: RunView) -> list[RenderableType]:
-    """What the run cost, and who spoke."""
+def facts(view: RunView) -> Iterator[tuple[str, str]]:
+    """What else there is to know: dissent, evidence, what the run cost, and who spoke."""
+    if view.result is not None and view.result.dissent:
+        yield "dissent", plain(view.result.dissent)
+    if view.result is not None and view.result.citations:
+        yield (
+            "evidence",
+            ", ".join(
+                c.trajectory + (f" step {c.step}" if c.step is not None else "")
+                for c in sorted(view.result.citations, key=lambda cited: cited.trajectory)
+            ),
+        )
     spend = view.total
-    tokens = (
-        f"{spend.tokens_prompt:,} prompt ({spend.tokens_cached:,} cached), "
-        f"{spend.tokens_output:,} output ({spend.tokens_reasoning:,} reasoning)"
+    yield (
+        "cost",
+        f"{cost_text(spend)}, {spend.wall_s:.1f} s of model and tool time, {spend.tool_calls} tool calls",
     )
-    cost = f"{cost_text(spend)}, {spend.wall_s:.1f} s of model and tool time, {spend.tool_calls} tool calls"
-    return [
-        fact("cost", cost),
-        fact("tokens", tokens),
-        fact("model", plain(", ".join(view.titles)) or "none spoke"),
-        *([fact("run", view.run)] if view.run else []),
-    ]
+    yield (
+        "tokens",
+        f"{spend.tokens_prompt:,} prompt ({spend.tokens_cached:,} cached), "
+        f"{spend.tokens_output:,} output ({spend.tokens_reasoning:,} reasoning)",
+    )
+    yield "model", plain(", ".join(view.titles)) or "none spoke"
+    if view.run:
+        yield "run", view.run
 
 
 def lane_line(lane: Lane) -> str:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
 
 import click
 
+from heavy.client import HeavyClient
 from heavy.core.draft import PolicyDraft
 from heavy.core.policy import AggregationMode, ContextPolicy
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+PATIENCE_S: Final = 3.0
+"""For commands that only look: how long a server that cannot be reached is tried again."""
+
+_ADDRESS = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract|xds):.+|[^/\s]+:\d{1,5}")
 
 _POLICY_FLAGS = (
     click.option("--width", type=int, help="How many arms, 1 to 8.  [default: the server's, 8]"),
@@ -49,15 +58,29 @@ _POLICY_FLAGS = (
 )
 
 
-def server_flags(*, patience_s: float) -> Callable[[F], F]:
+class Address(click.ParamType[str]):
+    """Where a server is: host:port, or a name that gRPC resolves, such as unix:/run/heavy.sock."""
+
+    name = "HOST:PORT"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The address, or a usage error for what is a web address or has no port."""
+        text = str(value)
+        if not _ADDRESS.fullmatch(text):
+            self.fail(f"{text!r} is no address of a server; write one such as 127.0.0.1:50051", param, ctx)
+        return text
+
+
+def server_flags(*, patience_s: float = PATIENCE_S) -> Callable[[F], F]:
     """The flags that say which server, for whom, and how long one that cannot be reached is tried again."""
     flags = (
         click.option(
             "--server",
+            type=Address(),
             default="127.0.0.1:50051",
             envvar="HEAVY_SERVER",
             show_default=True,
-            help="host:port of the server ($HEAVY_SERVER).",
+            help="Where the server is ($HEAVY_SERVER).",
         ),
         click.option(
             "--token", envvar="HEAVY_TOKEN", help="Bearer token, where the server wants one ($HEAVY_TOKEN)."
@@ -78,6 +101,18 @@ def server_flags(*, patience_s: float) -> Callable[[F], F]:
         return command
 
     return decorate
+
+
+def connected(
+    server: str, token: str | None, patience_s: float, question: Callable[[HeavyClient], Awaitable[T]]
+) -> T:
+    """What `question` makes of a client of the server that the flags name."""
+
+    async def ask() -> T:
+        async with HeavyClient(server, token, patience_s=patience_s) as client:
+            return await question(client)
+
+    return asyncio.run(ask())
 
 
 def policy_flags(command: F) -> F:

@@ -8,14 +8,14 @@ from typing import TextIO
 
 import click
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from heavy.admin import ReplicaClient
 from heavy.cli import draw, exits
 from heavy.cli.interrupts import on_interrupt
-from heavy.cli.options import server_flags
+from heavy.cli.live import steady
+from heavy.cli.options import connected, server_flags
 from heavy.client import HeavyClient
 from heavy.core import clock
 from heavy.core.codec import dump
@@ -23,7 +23,6 @@ from heavy.core.errors import HeavyError
 from heavy.core.fleet import FleetListing, ProfileChange, ReplicaInfo, ReplicaState, Served
 
 WATCH_EVERY_S = 1.0
-PATIENCE_S = 3.0
 BAR_COLUMNS = 10
 WIDE_COLUMNS = 100
 
@@ -40,7 +39,7 @@ _STATE_STYLE = {
 @click.group(invoke_without_command=True)
 @click.option("--watch", is_flag=True, help="Stay, and show what changes, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, nothing else.")
-@server_flags(patience_s=PATIENCE_S)
+@server_flags()
 @click.pass_context
 def replicas(
     context: click.Context, watch: bool, as_json: bool, server: str, token: str | None, patience: float
@@ -54,41 +53,38 @@ def replicas(
         return
     if watch and as_json:
         raise click.UsageError("--watch draws a screen; call it again and again for JSON")
-    sys.exit(asyncio.run(_list(server, token, patience, watch=watch, as_json=as_json)))
+
+    async def listed(client: HeavyClient) -> int:
+        fleet = ReplicaClient(client)
+        return await (_watch(fleet) if watch else _list(fleet, as_json=as_json))
+
+    sys.exit(connected(server, token, patience, listed))
 
 
 @replicas.command(short_help="The last lines of a replica's engine.")
 @click.argument("replica")
-@server_flags(patience_s=PATIENCE_S)
+@server_flags()
 def logs(replica: str, server: str, token: str | None, patience: float) -> None:
     """Print the last lines that the engine of REPLICA wrote.
 
     They are kept for a day, also when the replica is gone: what it said last is why it failed.
     """
 
-    async def run() -> None:
-        async with HeavyClient(server, token, patience_s=patience) as client:
-            for line in await ReplicaClient(client).log(replica):
-                click.echo(line)
-
-    asyncio.run(run())
+    for line in connected(server, token, patience, lambda client: ReplicaClient(client).log(replica)):
+        click.echo(line)
 
 
 @replicas.command(short_help="Let a replica finish what it has and leave.")
 @click.argument("replica")
-@server_flags(patience_s=PATIENCE_S)
+@server_flags()
 def drain(replica: str, server: str, token: str | None, patience: float) -> None:
     """Let REPLICA finish what it has in flight and leave; another one takes its place.
 
     To have fewer replicas, use `heavy replicas update PROFILE --replicas N`.
     """
 
-    async def run() -> None:
-        async with HeavyClient(server, token, patience_s=patience) as client:
-            served = await ReplicaClient(client).drain(replica)
-        click.echo(f"{replica} drains. {_wanted_text(served)} See: heavy replicas --watch")
-
-    asyncio.run(run())
+    served = connected(server, token, patience, lambda client: ReplicaClient(client).drain(replica))
+    click.echo(f"{replica} drains. {_wanted_text(served)} See: heavy replicas --watch")
 
 
 @replicas.command(short_help="Change what is served of a profile.")
@@ -101,7 +97,7 @@ def drain(replica: str, server: str, token: str | None, patience: float) -> None
     help="The profile's new definition (TOML; paths in it absolute): a rolling update.",
 )
 @click.option("--restart", is_flag=True, help="Start every replica anew, and forgive earlier failures.")
-@server_flags(patience_s=PATIENCE_S)
+@server_flags()
 def update(
     profile: str,
     number: int | None,
@@ -120,13 +116,8 @@ def update(
     if number is None and replicas_max is None and file is None and not restart:
         raise click.UsageError("say what is to change: --replicas, --replicas-max, --file or --restart")
     change = ProfileChange(profile, file.read() if file else "", number, replicas_max, restart)
-
-    async def run() -> None:
-        async with HeavyClient(server, token, patience_s=patience) as client:
-            served = await ReplicaClient(client).update(change)
-        click.echo(f"{_wanted_text(served)} See: heavy replicas --watch")
-
-    asyncio.run(run())
+    served = connected(server, token, patience, lambda client: ReplicaClient(client).update(change))
+    click.echo(f"{_wanted_text(served)} See: heavy replicas --watch")
 
 
 def _wanted_text(served: Served) -> str:
@@ -134,12 +125,8 @@ def _wanted_text(served: Served) -> str:
     return f"{served.profile}: {served.replicas_min}{most} wanted, revision {served.revision}."
 
 
-async def _list(server: str, token: str | None, patience: float, *, watch: bool, as_json: bool) -> int:
-    async with HeavyClient(server, token, patience_s=patience) as client:
-        fleet = ReplicaClient(client)
-        if watch:
-            return await _watch(fleet)
-        listing = await fleet.list()
+async def _list(fleet: ReplicaClient, *, as_json: bool) -> int:
+    listing = await fleet.list()
     if as_json:
         sys.stdout.write(dump(listing).decode() + "\n")
     else:
@@ -153,9 +140,10 @@ async def _watch(fleet: ReplicaClient) -> int:
     console = draw.console()
     stop = asyncio.Event()
     shown = await fleet.list()
-    with on_interrupt(stop.set), Live(console=console, auto_refresh=False) as screen:
+    drawn = steady(console, lambda columns: table(shown, columns, clock.now_ms()), auto_refresh=False)
+    with on_interrupt(stop.set), drawn as screen:
         while not stop.is_set():
-            screen.update(table(shown, console.width, clock.now_ms()), refresh=True)
+            screen.refresh()
             try:
                 async with asyncio.timeout(WATCH_EVERY_S):
                     await stop.wait()

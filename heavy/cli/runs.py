@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import Final
 
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from heavy.cli import draw, exits
 from heavy.cli.ask import Form, show_run
-from heavy.cli.options import server_flags
+from heavy.cli.options import connected, server_flags
 from heavy.cli.plain import on_one_line
 from heavy.cli.story import Story
 from heavy.cli.watching import Watch
@@ -28,7 +28,6 @@ from heavy.core.ids import RunId
 from heavy.core.records import Record
 from heavy.core.runs import Run, RunState
 
-PATIENCE_S: Final = 3.0
 RUNS_SHOWN: Final = 20
 LAST: Final = "last"
 NO_RUN: Final = "There is no run yet: `heavy ask` makes one."
@@ -90,7 +89,7 @@ run_argument = click.argument("run", default=LAST, shell_complete=_complete_run)
     "--limit", type=click.IntRange(1, 10_000), default=RUNS_SHOWN, show_default=True, help="How many at most."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each run as one line of JSON.")
-@server_flags(patience_s=PATIENCE_S)
+@server_flags()
 def runs(
     states: tuple[str, ...],
     since: int | None,
@@ -122,7 +121,7 @@ def runs(
             click.echo("No run matches." if wanted or since or question else NO_RUN)
         return exits.ANSWERED
 
-    sys.exit(_connected(server, token, patience, listed))
+    sys.exit(connected(server, token, patience, listed))
 
 
 @click.command()
@@ -132,7 +131,7 @@ def runs(
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the run and all of its records as one JSON object."
 )
-@server_flags(patience_s=PATIENCE_S)
+@server_flags()
 def show(
     run: str,
     trajectory: str | None,
@@ -148,10 +147,11 @@ def show(
     """
 
     async def told(client: HeavyClient) -> int:
-        found = await _find(client, run)
-        records = [r for r in await _records(client, found) if trajectory in (None, r.trajectory)]
+        found = await find_run(client, run)
+        log = [record async for record in records_so_far(client, found)]
+        records = [record for record in log if trajectory in (None, record.trajectory)]
         if trajectory is not None and not records:
-            names = sorted({r.trajectory for r in await _records(client, found) if r.trajectory})
+            names = sorted({record.trajectory for record in log if record.trajectory})
             raise NotFound(f"{found.spec.run} has no trajectory {trajectory!r}; it has {', '.join(names)}.")
         if as_json:
             listed = ",".join(dump(record).decode() for record in records)
@@ -165,14 +165,14 @@ def show(
             console.print(part)
         return exits.ANSWERED
 
-    sys.exit(_connected(server, token, patience, told))
+    sys.exit(connected(server, token, patience, told))
 
 
 @click.command()
 @run_argument
 @click.option("--events", is_flag=True, help="Print every record and delta as one line of JSON, as it comes.")
 @click.option("--json", "as_json", is_flag=True, help="Wait, and print the ended run as one JSON object.")
-@server_flags(patience_s=PATIENCE_S)
+@server_flags()
 def watch(run: str, events: bool, as_json: bool, server: str, token: str | None, patience: float) -> None:
     """Watch RUN (or the last one) from its first record to its end; Ctrl-C leaves it alone.
 
@@ -183,18 +183,18 @@ def watch(run: str, events: bool, as_json: bool, server: str, token: str | None,
     form = Form.JSON if as_json else Form.EVENTS if events else Form.PEOPLE
 
     async def watched(client: HeavyClient) -> int:
-        found = await _find(client, run)
+        found = await find_run(client, run)
         stream = client.watch(found.spec.run, deltas=form is not Form.JSON)
         return await show_run(client, Watch(client, stream, cancels=False), form)
 
-    sys.exit(_connected(server, token, patience, watched))
+    sys.exit(connected(server, token, patience, watched))
 
 
 @click.command()
 @run_argument
 @click.option("--reason", default="cancelled from the command line", show_default=True, help="For people.")
 @click.option("--json", "as_json", is_flag=True, help="Print the ended run as one JSON object, nothing else.")
-@server_flags(patience_s=PATIENCE_S)
+@server_flags()
 def cancel(run: str, reason: str, as_json: bool, server: str, token: str | None, patience: float) -> None:
     """Cancel RUN (or the last one), wait for its end and say what it cost.
 
@@ -202,7 +202,7 @@ def cancel(run: str, reason: str, as_json: bool, server: str, token: str | None,
     """
 
     async def cancelled(client: HeavyClient) -> int:
-        found = await _find(client, run)
+        found = await find_run(client, run)
         was_final = found.state.final
         await client.cancel(found.spec.run, reason)
         async with client.watch(found.spec.run, after=found.records, deltas=False) as stream:
@@ -219,7 +219,7 @@ def cancel(run: str, reason: str, as_json: bool, server: str, token: str | None,
             click.echo(f"{ended.spec.run} {ended.state.value}, cost {cost}.")
         return exits.ANSWERED
 
-    sys.exit(_connected(server, token, patience, cancelled))
+    sys.exit(connected(server, token, patience, cancelled))
 
 
 def runs_table(found: list[Run], width: int, now_ms: int) -> Table:
@@ -262,7 +262,7 @@ def _question(run: Run) -> str:
     return run.spec.messages[-1].content if run.spec.messages else ""
 
 
-async def _find(client: HeavyClient, name: str) -> Run:
+async def find_run(client: HeavyClient, name: str) -> Run:
     """A run by its id, or the last one. Raises `NotFound`, `InvalidRequest`."""
     if name != LAST:
         return await client.get(RunId(name))
@@ -271,25 +271,13 @@ async def _find(client: HeavyClient, name: str) -> Run:
     raise NotFound(NO_RUN)
 
 
-async def _records(client: HeavyClient, run: Run) -> list[Record]:
+async def records_so_far(client: HeavyClient, run: Run) -> AsyncGenerator[Record]:
     """What the log of a run has now; of one under way, what it had when it was looked up."""
-    records: list[Record] = []
     if not run.records:
-        return records
+        return
     async with client.watch(run.spec.run, deltas=False) as stream:
         async for event in stream:
             if isinstance(event, Record):
-                records.append(event)
+                yield event
                 if event.number >= run.records:
-                    break
-    return records
-
-
-def _connected(
-    server: str, token: str | None, patience: float, question: Callable[[HeavyClient], Awaitable[int]]
-) -> int:
-    async def ask() -> int:
-        async with HeavyClient(server, token, patience_s=patience) as client:
-            return await question(client)
-
-    return asyncio.run(ask())
+                    return

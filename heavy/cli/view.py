@@ -56,6 +56,11 @@ class RunView:
         return tuple(dict.fromkeys(lane.title for lane in self.lanes.values() if lane.title))
 
     @property
+    def spent(self) -> Spend:
+        """What the run has cost as far as it is counted; what is being generated is not yet."""
+        return self.total if self.state.final else sum((x.spend for x in self.lanes.values()), NOTHING_SPENT)
+
+    @property
     def ordered(self) -> list[Lane]:
         """Arms by index, the aggregator last."""
         return sorted(self.lanes.values(), key=lambda lane: (lane.trajectory == AGGREGATOR, lane.trajectory))

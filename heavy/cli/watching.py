@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable
 
-from rich.live import Live
-
-from heavy.cli import draw
+from heavy.cli import draw, keys
 from heavy.cli.interrupts import on_interrupt
+from heavy.cli.live import steady
 from heavy.cli.plain import on_one_line
 from heavy.cli.view import RunView, ending_of
 from heavy.client import HeavyClient, RunStream
@@ -22,6 +22,10 @@ CANCEL_WAIT_S = 20.0
 """How long the end of a cancelled run is waited for."""
 REFRESH_PER_S = 8
 TOOL_SAID_CHARS = 60
+HEARD_MAX = 4
+"""How many signals and keys may wait to be obeyed; more are the same said again."""
+TERMINATE = "SIGTERM"
+YES = (keys.CTRL_C, TERMINATE, "y", "Y")
 
 
 Show = Callable[[Record | Delta], None]
@@ -31,8 +35,8 @@ Show = Callable[[Record | Delta], None]
 class Watch:
     """One run on the screen. After `follow`, `view` says how it ended and `interrupted` whether by Ctrl-C.
 
-    Where it `cancels`, Ctrl-C cancels the run and its end is waited for, and a second one leaves at once;
-    else the first one leaves, and the run goes on.
+    Where it `cancels`, Ctrl-C cancels the run and its end is waited for, and one more leaves at once; whoever
+    sees lanes is asked first, once. Else Ctrl-C leaves, and the run goes on.
     """
 
     def __init__(self, client: HeavyClient, stream: RunStream, *, cancels: bool) -> None:
@@ -42,7 +46,9 @@ class Watch:
         self._stream = stream
         self._cancels = cancels
         self._left = False
-        self._say: Callable[[str], None] = lambda _: None
+        self._drawn = False
+        self._hint = ""
+        self._say: Callable[[str], None] = self._show_hint
 
     @property
     def run(self) -> RunId:
@@ -81,19 +87,19 @@ class Watch:
 
         return show
 
+    def _show_hint(self, text: str) -> None:
+        self._hint = text
+
     async def _live(self) -> None:
-        console = draw.console()
-        said: list[str] = []
-        self._say = said.append
-        with Live(
-            console=console,
+        self._drawn = True
+        with steady(
+            draw.console(),
+            lambda columns: draw.lanes(self.view, columns, self._hint),
             refresh_per_second=REFRESH_PER_S,
-            get_renderable=lambda: draw.lanes(self.view, console.width, said[-1] if said else ""),
-        ) as screen:
+        ):
             async for event in self._stream:
                 self._apply(event)
-            said.clear()
-            screen.refresh()
+            self._hint = ""
 
     async def _shown(self, show: Show) -> None:
         async for event in self._stream:
@@ -121,19 +127,20 @@ class Watch:
     @contextlib.asynccontextmanager
     async def _interrupts(self, follower: asyncio.Task[None]) -> AsyncIterator[None]:
         """Within it, Ctrl-C is obeyed; the end of a cancelled run still comes through the stream."""
-        told = asyncio.Event()
-        watcher = asyncio.create_task(self._obey(told, follower))
+        heard: asyncio.Queue[str] = asyncio.Queue(HEARD_MAX)
+        watcher = asyncio.create_task(self._obey(heard, follower))
+        hear = functools.partial(keys.put, heard)
         try:
-            with on_interrupt(told.set):
+            with on_interrupt(lambda: hear(keys.CTRL_C), on_terminate=lambda: hear(TERMINATE)):
                 yield
         finally:
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
 
-    async def _obey(self, told: asyncio.Event, follower: asyncio.Task[None]) -> None:
-        await told.wait()
+    async def _obey(self, heard: asyncio.Queue[str], follower: asyncio.Task[None]) -> None:
+        while not await self._meant(heard):
+            pass
         self.interrupted = True
-        told.clear()
         if self._cancels:
             self._say("Cancelling the run; Ctrl-C again leaves at once.")
             if self._stream.run is not None:
@@ -141,6 +148,17 @@ class Watch:
                     await self._client.cancel(self._stream.run, "Ctrl-C at the terminal")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CANCEL_WAIT_S):
-                    await told.wait()
+                    await heard.get()
         self._left = True
         follower.cancel()
+
+    async def _meant(self, heard: asyncio.Queue[str]) -> bool:
+        """Whether Ctrl-C is meant: whoever watches the lanes of a run of theirs is asked, once."""
+        word = await heard.get()
+        if word == keys.CTRL_C and self._cancels and self._drawn and keys.person_there():
+            spent = draw.cost_text(self.view.spent)
+            self._hint = f"Cancel the run? {spent} so far. y or Ctrl-C: cancel it   any other key: go on"
+            with keys.one_key(heard):
+                word = await heard.get()
+            self._hint = ""
+        return word in YES

@@ -13,6 +13,7 @@ from heavy.core.messages import Role
 from heavy.replicas.api import GenerationRequest
 from heavy.testing.replicas import Scripted
 
+from tests_support.terminal import CTRL_C, at_a_terminal
 from tests_support.whole import Whole, calls, said, started, whole
 
 HOSTILE = "\x1b]0;owned\x07 it is 42"
@@ -111,6 +112,36 @@ async def test_a_watcher_that_leaves_leaves_the_run_alone_and_cancel_says_what_i
     assert b"cancelled" in out
     again = await said(server.address, "cancel")
     assert "had already ended" in again.out
+
+
+@pytest.mark.parametrize("yes", ["y", CTRL_C])
+async def test_at_a_terminal_ctrl_c_asks_once_and_a_yes_cancels(server: Whole, yes: str) -> None:
+    server.script = lambda request: Scripted("Answer: 42", hold=asyncio.Event())
+    async with at_a_terminal(server.address, *ASK, "What is 6 times 7?") as terminal:
+        await terminal.until("Answer: 42")
+        assert not terminal.shows_keys
+        terminal.type(CTRL_C)
+        assert "$0.0000 so far" in await terminal.until("Cancel the run?")
+        terminal.type("n")
+        await terminal.until("arm-1")
+        assert server.replica.in_flight == 2
+        terminal.type(CTRL_C)
+        await terminal.until("Cancel the run?")
+        terminal.type(yes)
+        told = await terminal.until("model and tool time")
+        assert "cut (cancelled)" in told
+        assert await terminal.ended() == 130
+        assert terminal.shows_keys
+    assert server.replica.in_flight == 0
+
+
+async def test_sigterm_does_not_ask_back(server: Whole) -> None:
+    server.script = lambda request: Scripted("Answer: 42", hold=asyncio.Event())
+    async with at_a_terminal(server.address, *ASK, "What is 6 times 7?") as terminal:
+        await terminal.until("Answer: 42")
+        terminal.process.terminate()
+        assert "Cancel the run?" not in await terminal.until("model and tool time")
+        assert await terminal.ended() == 130
 
 
 async def _line(process: asyncio.subprocess.Process) -> bytes:
