@@ -61,11 +61,16 @@ async def serving(
     equivalence = Equivalence()
     try:
         profiles = load_profiles(settings.profile_directories)
-        tool_names = read_tools(settings.tools_file).names
+        tools = read_tools(settings.tools_file)
+        tool_names = tools.names
         runner = runners(store.directory)
         parts = Parts(store, runner, profiles, equivalence, settings.lease_s)
         policies = PolicyDefaults(
-            profiles.by_name, settings.served_names or tuple(profiles), settings, tool_names
+            profiles.by_name,
+            settings.served_names or tuple(profiles),
+            settings,
+            tool_names,
+            tools.file_tools,
         )
         owner = f"{socket.gethostname()}:{os.getpid()}"
         metrics = RunMetrics(registry, (*tool_names, *TRACE_TOOLS))

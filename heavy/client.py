@@ -28,6 +28,7 @@ from heavy.caller import ClientTool, ConverseCall, Executions, ahead
 from heavy.core.clock import monotonic_s
 from heavy.core.draft import PolicyDraft
 from heavy.core.errors import HeavyError, LimitExceeded, ServerUnavailable
+from heavy.core.files import File, FileRef
 from heavy.core.ids import RunId, TrajectoryId
 from heavy.core.messages import Message, Role
 from heavy.core.records import Delta, Record
@@ -36,6 +37,7 @@ from heavy.v1 import heavy_pb2 as pb
 from heavy.v1 import heavy_pb2_grpc
 from heavy.wire import enums
 from heavy.wire.channel import CLIENT_OPTIONS
+from heavy.wire.convert_files import files_to_proto
 from heavy.wire.convert_policy import draft_to_proto, messages_to_proto
 from heavy.wire.convert_record import deltas_from_proto, record_from_proto
 from heavy.wire.convert_run import outcome_from_proto, run_from_proto
@@ -169,6 +171,7 @@ class HeavyClient:
         policy: PolicyDraft = DEFAULTS,
         *,
         tools: Sequence[ClientTool] = (),
+        files: Sequence[File] = (),
         request_id: str | None = None,
         deltas: bool = True,
         timeout_s: float | None = None,
@@ -183,13 +186,15 @@ class HeavyClient:
 
         With a `request_id` of one's own, asking again attaches to the same run. `timeout_s` also caps the
         run's deadline. `tools` are functions that the arms may call and that run here, from the first event
-        until the stream is closed, also while its reader is busy (see `heavy.caller.tool`).
+        until the stream is closed, also while its reader is busy (see `heavy.caller.tool`). `files` stand in
+        the working directory of each arm's python session.
         """
         request = pb.AskRequest(
             messages=messages_to_proto(conversation(messages)),
             policy=draft_to_proto(policy),
             request_id=request_id or uuid.uuid4().hex,
             deltas=deltas,
+            files=files_to_proto(files),
         )
         metadata = self._with_trace(traceparent)
         executions = Executions.of(tools) if tools else None
@@ -209,6 +214,7 @@ class HeavyClient:
         policy: PolicyDraft = DEFAULTS,
         *,
         tools: Sequence[ClientTool] = (),
+        files: Sequence[File] = (),
         request_id: str | None = None,
         timeout_s: float | None = None,
         traceparent: str = "",
@@ -217,12 +223,14 @@ class HeavyClient:
 
         run = await heavy.answer("What is 17 * 23?", PolicyDraft(width=3, tokens_max=50_000))
 
-        `tools` are functions that the arms may call and that run here (see `heavy.caller.tool`).
+        `tools` are functions that the arms may call and that run here (see `heavy.caller.tool`), `files` what
+        stands in the working directory of their python sessions.
         """
         stream = self.ask(
             messages,
             policy,
             tools=tools,
+            files=files,
             request_id=request_id,
             deltas=False,
             timeout_s=timeout_s,
@@ -240,6 +248,7 @@ class HeavyClient:
         messages: Conversation,
         policy: PolicyDraft = DEFAULTS,
         *,
+        files: Sequence[File] = (),
         request_id: str | None = None,
         traceparent: str = "",
     ) -> Run:
@@ -252,6 +261,7 @@ class HeavyClient:
             messages=messages_to_proto(conversation(messages)),
             policy=draft_to_proto(policy),
             request_id=request_id or uuid.uuid4().hex,
+            files=files_to_proto(files),
         )
         response = await self._call("CreateRun", request, traceparent)
         return run_from_proto(response.run)
@@ -303,6 +313,11 @@ class HeavyClient:
             request.after_record = records[-1].number
         outcome = outcome_from_proto(response.outcome) if response.HasField("outcome") else None
         return Transcript(tuple(records), outcome)
+
+    async def file(self, run: RunId, file: FileRef) -> File:
+        """A file of a run: one of `run.spec.files`, or of those of a tool's result. Raises `NotFound`."""
+        response = await self._call("GetFile", pb.GetFileRequest(run_id=run, sha256=file.digest))
+        return File(file.name, response.content)
 
     async def call(self, stub: Callable[[grpc.aio.Channel], Any], method: str, request: Any) -> Any:
         """One call of another of the server's services, tried as those of this one are.

@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     """How long one store operation may take, retries included, before the run ends as unavailable."""
     retention_s: Seconds = 7 * 24 * 3600.0
     """How long a run stays readable after it ended."""
+    run_files_bytes_max: Annotated[int, Field(ge=0)] = 32 << 20
+    """The files of one run together: those its caller gave and those its tools made."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 50051

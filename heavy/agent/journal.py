@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from heavy.core.files import File, FileRef
 from heavy.core.records import RecordBody
 from heavy.replicas.api import TextDelta
 from heavy.store.api import Amount
@@ -14,6 +16,13 @@ class Journal(Protocol):
 
     async def record(self, step: int, body: RecordBody) -> None:
         """Append one record, durably. Raises `LeaseLost`, `StoreUnavailable`."""
+        ...
+
+    async def keep(self, files: Sequence[File]) -> tuple[FileRef, ...]:
+        """Keep what a tool made for the caller; what there is no room for has no digest.
+
+        Raises `StoreUnavailable`.
+        """
         ...
 
     def delta(self, step: int, delta: TextDelta) -> None:

@@ -15,7 +15,7 @@ from heavy.prompts import render
 
 def opening(spec: TrajectorySpec, profile: Profile) -> list[Message]:
     """The conversation as it begins: the caller's, made valid, under the profile's system prompt."""
-    messages = [outgoing(m, profile) for m in normalise(spec.messages, profile.tool_call_dialect)]
+    messages = [outgoing(m, profile) for m in normalise(_told(spec, profile), profile.tool_call_dialect)]
     if not profile.prompts.system:
         return messages
     prompt = render(profile, "system")
@@ -23,6 +23,15 @@ def opening(spec: TrajectorySpec, profile: Profile) -> list[Message]:
         # One system message: many templates refuse a second one.
         prompt = f"{prompt}\n\n{messages.pop(0).content}"
     return [Message(Role.SYSTEM, prompt), *messages]
+
+
+def _told(spec: TrajectorySpec, profile: Profile) -> tuple[Message, ...]:
+    """The caller's conversation; its last turn names the files that came with it."""
+    if not spec.files:
+        return spec.messages
+    *before, last = spec.messages
+    note = render(profile, "files", files=spec.files).strip()
+    return (*before, replace(last, content=f"{last.content}\n\n{note}"))
 
 
 def says_something(message: Message) -> bool:

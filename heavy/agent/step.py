@@ -20,6 +20,7 @@ from heavy.agent.progress import Progress
 from heavy.agent.repetition import call_key
 from heavy.core import clock
 from heavy.core.errors import BudgetExhausted, EngineError, EngineUnavailable, HeavyError, MalformedStream
+from heavy.core.files import FileRef
 from heavy.core.ledger import Spend
 from heavy.core.messages import FinishReason, Message, ToolCall
 from heavy.core.records import CHECKPOINT, GenerationRecord, RecordBody, ToolIntentRecord, ToolResultRecord
@@ -257,9 +258,12 @@ class _Acting:
                 if effects is Effects.WRITE:
                     await self._leave_open(call)
                 raise
-        await self._keep(_result(call, output))
+        files = await self._journal.keep(output.files) if output.files else ()
+        await self._keep(_result(call, output, files))
         for copy in same[1:]:
-            await self._keep(_result(copy, replace(output, cache=CacheState.COALESCED, duration_s=0.0)))
+            await self._keep(
+                _result(copy, replace(output, cache=CacheState.COALESCED, duration_s=0.0), files)
+            )
 
     async def _leave_open(self, call: ToolCall) -> None:
         """Say of a write that was stopped in the middle that nobody knows whether it took effect."""
@@ -277,6 +281,7 @@ class _Acting:
             tenant=spec.tenant,
             call_id=call.id,
             timeout_s=left_s if timeout_s is None else min(timeout_s, left_s),
+            files=spec.files,
         )
 
     async def _refuse(self, same: list[ToolCall], allowed: int) -> None:
@@ -289,7 +294,7 @@ class _Acting:
         await _record(self._journal, self._scope, result)
 
 
-def _result(call: ToolCall, output: ToolOutput) -> ToolResultRecord:
+def _result(call: ToolCall, output: ToolOutput, files: Sequence[FileRef] = ()) -> ToolResultRecord:
     return ToolResultRecord(
         call_id=call.id,
         name=call.name,
@@ -298,4 +303,5 @@ def _result(call: ToolCall, output: ToolOutput) -> ToolResultRecord:
         cache=output.cache,
         duration_s=output.duration_s,
         unknown=output.unknown,
+        files=tuple(files),
     )

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import click
 
 from heavy.cli import draw, exits
+from heavy.cli.files import read_files
 from heavy.cli.options import policy_flags, policy_of, server_flags
 from heavy.cli.watching import Watch
 from heavy.client import PATIENCE_S, HeavyClient
 from heavy.core.codec import dump
 from heavy.core.draft import PolicyDraft
+from heavy.core.files import File
 
 QUESTION_BYTES_MAX = 1 << 20
 
@@ -29,6 +33,13 @@ class Form(StrEnum):
 
 @click.command()
 @click.argument("question", required=False)
+@click.option(
+    "--file",
+    "paths",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
+    help="A file for the arms' python sessions; repeatable.",
+)
 @click.option("--request-id", help="Your own id: asking again with it attaches to the same run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the ended run as one JSON object, nothing else.")
 @click.option("--events", is_flag=True, help="Print every record and delta as one line of JSON, as it comes.")
@@ -38,6 +49,7 @@ def ask(
     question: str | None,
     server: str,
     token: str | None,
+    paths: tuple[Path, ...],
     request_id: str | None,
     patience: float,
     as_json: bool,
@@ -55,12 +67,12 @@ def ask(
         raise click.UsageError("the question is empty; give it as an argument or on standard input")
     if as_json and events:
         raise click.UsageError("--json and --events each want all of the output: give one of them")
-    policy = policy_of(values)
+    policy, files = policy_of(values), read_files(paths)
     form = Form.JSON if as_json else Form.EVENTS if events else Form.PEOPLE
 
     async def run() -> int:
         async with HeavyClient(server, token, patience_s=patience) as client:
-            return await ask_and_show(client, text, policy, request_id=request_id, form=form)
+            return await ask_and_show(client, text, policy, files=files, request_id=request_id, form=form)
 
     sys.exit(asyncio.run(run()))
 
@@ -70,12 +82,13 @@ async def ask_and_show(
     text: str,
     policy: PolicyDraft,
     *,
+    files: Sequence[File] = (),
     request_id: str | None = None,
     form: Form = Form.PEOPLE,
 ) -> int:
     """Ask, show the run as it goes and as it ended; the exit code."""
     deltas = form is Form.EVENTS or (form is Form.PEOPLE and draw.console().is_terminal)
-    stream = client.ask(text, policy, request_id=request_id, deltas=deltas)
+    stream = client.ask(text, policy, files=files, request_id=request_id, deltas=deltas)
     return await show_run(client, Watch(client, stream, cancels=True), form)
 
 

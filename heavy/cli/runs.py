@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import AsyncGenerator
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 import click
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from heavy.cli import draw, exits
 from heavy.cli.ask import Form, show_run
+from heavy.cli.files import save_files
 from heavy.cli.options import connected, server_flags
 from heavy.cli.plain import on_one_line
 from heavy.cli.story import Story
@@ -129,6 +131,12 @@ def runs(
 @click.option("--trajectory", help="Only this one: arm-0 to arm-7, or aggregator.")
 @click.option("--full", is_flag=True, help="Leave nothing out of long texts.")
 @click.option(
+    "--files",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Save the run's files (its caller's, plots, what the arms gave back) into this directory.",
+)
+@click.option(
     "--json", "as_json", is_flag=True, help="Print the run and all of its records as one JSON object."
 )
 @server_flags()
@@ -136,6 +144,7 @@ def show(
     run: str,
     trajectory: str | None,
     full: bool,
+    directory: Path | None,
     as_json: bool,
     server: str,
     token: str | None,
@@ -153,6 +162,8 @@ def show(
         if trajectory is not None and not records:
             names = sorted({record.trajectory for record in log if record.trajectory})
             raise NotFound(f"{found.spec.run} has no trajectory {trajectory!r}; it has {', '.join(names)}.")
+        if directory is not None:
+            return await save_files(client, found, records, directory)
         if as_json:
             listed = ",".join(dump(record).decode() for record in records)
             sys.stdout.write(f'{{"run":{dump(found).decode()},"records":[{listed}]}}\n')

@@ -13,6 +13,7 @@ from rich.text import Text
 from heavy.cli import draw
 from heavy.cli.plain import clipped, on_one_line, plain
 from heavy.cli.view import RunView, ending_of
+from heavy.core.files import FileRef, listed
 from heavy.core.ids import RUN_LEVEL, TrajectoryId
 from heavy.core.messages import Message
 from heavy.core.records import (
@@ -74,6 +75,7 @@ class Story:
         for message in run.spec.messages:
             shown = clipped(message.content, self._chars(TEXT_CHARS))
             yield Text.assemble((f"{message.role.value:<11}", "bold"), shown)
+        yield from _files("files      ", run.spec.files)
 
     def trajectory(self, name: TrajectoryId) -> Iterator[RenderableType]:
         """One trajectory, step by step, to its outcome."""
@@ -123,6 +125,7 @@ class Story:
                     (f"{ending_of(body)}, {body.duration_s:.2f} s  ", style),
                     clipped(body.content.strip(), self._chars(TOOL_CHARS)),
                 )
+                yield from _files("files  ", body.files)
             case LifecycleRecord(event=Event.NOTE, detail=detail):
                 yield Text(f"note: {plain(detail)}", style="yellow")
 
@@ -159,6 +162,11 @@ def ledger(view: RunView) -> RenderableType:
             f"{outcome.kind.value} {on_one_line(outcome.reason, 40)}" if outcome else "under way",
         )
     return table
+
+
+def _files(label: str, files: Sequence[FileRef]) -> Iterator[Text]:
+    if files:
+        yield Text.assemble((label, "bold"), plain(listed(files)))
 
 
 def _generation_facts(body: GenerationRecord) -> str:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from heavy.coordinator.defaults import PolicyDefaults
 from heavy.core.calling import CallerCall, CallerResult, Receipt, Withdrawn
+from heavy.core.files import File
 from heavy.core.fleet import ReplicaInfo, RunnerInfo
 from heavy.core.ids import RunId, TrajectoryId
 from heavy.core.messages import Message
@@ -39,6 +40,7 @@ class CreateRequest:
     traceparent: str
     fingerprint: str = ""
     caller_tools: tuple[ToolSpec, ...] = ()
+    files: tuple[File, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,10 @@ class Coordinator(Protocol):
 
     async def records(self, tenant: str, run: RunId, *, after: int, limit: int) -> tuple[Record, ...]:
         """At most `limit` records of a run with numbers above `after`. Raises `NotFound`."""
+        ...
+
+    async def file(self, tenant: str, run: RunId, digest: str) -> bytes:
+        """The content of a file of a run. Raises `NotFound`, for another tenant's run too."""
         ...
 
     async def replicas(self) -> tuple[ReplicaInfo, ...]:

@@ -13,6 +13,7 @@ from heavy.config import Settings
 from heavy.core import codec
 from heavy.core.draft import PolicyDraft
 from heavy.core.errors import ConfigError, FieldViolation, InvalidRequest
+from heavy.core.files import File, ref_of
 from heavy.core.ids import ARMS_MAX, is_run_id
 from heavy.core.messages import Message
 from heavy.core.policy import KEEP_LAST_MAX, AggregationMode, Budget, Members, Policy, Sampling
@@ -44,13 +45,14 @@ class PolicyDefaults:
     """What drafts are completed from.
 
     `served` names the profiles this server serves, whether or not a replica is up at this instant;
-    `tool_names` the tools its runners have.
+    `tool_names` the tools its runners have, `file_tools` those of them that work on a caller's files.
     """
 
     profiles: Mapping[str, Profile]
     served: Collection[str]
     settings: Settings
     tool_names: Collection[str]
+    file_tools: Collection[str] = ()
 
     def resolve(self, draft: PolicyDraft) -> Policy:
         """The complete policy. Raises `InvalidRequest`, `ConfigError`; see `resolve`."""
@@ -110,10 +112,15 @@ def resolve(
     return policy
 
 
-def fingerprint(messages: Sequence[Message], draft: PolicyDraft, tools: Sequence[ToolSpec] = ()) -> str:
+def fingerprint(
+    messages: Sequence[Message],
+    draft: PolicyDraft,
+    tools: Sequence[ToolSpec] = (),
+    files: Sequence[File] = (),
+) -> str:
     """A digest of a request as it was given: equal for equal requests, whatever their defaults become."""
     digest = hashlib.sha256(codec.dump(draft))
-    for part in (*messages, *tools):
+    for part in (*messages, *tools, *map(ref_of, files)):
         digest.update(codec.dump(part))
     return digest.hexdigest()
 

@@ -41,6 +41,7 @@ def arm_spec(run: RunSpec, index: int, profile: Profile, epoch: int) -> Trajecto
         messages=run.messages,
         tools=policy.tools,
         caller_tools=run.caller_tools,
+        files=run.files,
         sampling=replace(chosen, seed=policy.seed),
         context_policy=policy.context_policy or profile.context_policy,
         context_keep_last=policy.context_keep_last or profile.context_keep_last,

@@ -24,6 +24,7 @@ from heavy.coordinator.tally import trajectory_page
 from heavy.core import clock
 from heavy.core.calling import CallerCall, CallerResult, Receipt, Withdrawn
 from heavy.core.errors import HeavyError, LeaseLost, NotFound
+from heavy.core.files import ref_of
 from heavy.core.fleet import ReplicaInfo, RunnerInfo
 from heavy.core.ids import RUN_LEVEL, RunId, TrajectoryId, is_run_id, new_run_id
 from heavy.core.policy import Members
@@ -106,7 +107,9 @@ class CoordinatorService:
         execution: asyncio.Task[None] | None = None
         try:
             spec = await self._with_earlier(self._spec(request, traceparent_of(span) or request.traceparent))
-            created = await self._store.log.create(spec, owner=self._owner, lease_s=self._settings.lease_s)
+            created = await self._store.log.create(
+                spec, owner=self._owner, lease_s=self._settings.lease_s, files=request.files
+            )
             if created.fresh:
                 execution = self._begin(created.run, span)
             return created
@@ -224,6 +227,11 @@ class CoordinatorService:
         await self.get(tenant, run)
         return await self._store.log.read(run, after=after, limit=limit)
 
+    async def file(self, tenant: str, run: RunId, digest: str) -> bytes:
+        """The content of a file of a run. Raises `NotFound`, for another tenant's run too."""
+        await self.get(tenant, run)
+        return await self._store.files.read(run, digest)
+
     async def replicas(self) -> tuple[ReplicaInfo, ...]:
         """The replicas that announce themselves now."""
         return await self._store.directory.replicas()
@@ -303,5 +311,6 @@ class CoordinatorService:
             traceparent=traceparent,
             fingerprint=request.fingerprint,
             caller_tools=request.caller_tools,
+            files=tuple(map(ref_of, request.files)),
             simulated=self._simulated(request.policy.members),
         )

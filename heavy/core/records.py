@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from heavy.core.files import FileRef
 from heavy.core.ids import TrajectoryId
 from heavy.core.ledger import NOTHING_SPENT, Ledger, Spend
 from heavy.core.messages import FinishReason, Message, ToolCall
@@ -80,6 +81,8 @@ class ToolResultRecord:
     duration_s: float
     unknown: bool = False
     """Whether it is open if the call took effect: a write whose end was not seen. It is not repeated."""
+    files: tuple[FileRef, ...] = ()
+    """What it made for the caller."""
     kind: Literal["tool_result"] = "tool_result"
 
 

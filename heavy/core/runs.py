@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from heavy.core.files import FileRef
 from heavy.core.ids import RunId, TrajectoryId
 from heavy.core.ledger import NOTHING_SPENT, Ledger, Spend
 from heavy.core.messages import Message
@@ -64,6 +65,8 @@ class RunSpec:
     """Tools that the caller executes, for the arms."""
     simulated: bool = False
     """Whether a member is served by the simulated engine: people are told wherever they see the run."""
+    files: tuple[FileRef, ...] = ()
+    """What the caller gave beside the conversation, for the arms' tools."""
 
 
 class TrajectoryRole(StrEnum):
@@ -106,6 +109,8 @@ class TrajectorySpec:
     candidates: tuple[TraceCandidate, ...] = ()
     """For the aggregator: the transcripts its trace tools may open."""
     context_keep_last: int = KEEP_LAST
+    files: tuple[FileRef, ...] = ()
+    """The caller's files, which stand in its tools' working directory."""
 
 
 class OutcomeKind(StrEnum):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from heavy.core.files import File, FileRef
 from heavy.core.ids import RunId, TrajectoryId
 
 
@@ -67,6 +68,8 @@ class ToolContext:
     call_id: str
     timeout_s: float
     history: tuple[Mapping[str, Any], ...] | None = None
+    files: tuple[FileRef, ...] = ()
+    """The caller's files. What a stateful tool says may depend on them."""
 
     @property
     def idempotency_key(self) -> str:
@@ -94,6 +97,8 @@ class ToolOutput:
     """Whether this one result may be cached, where the tool's results may be at all."""
     meta: Mapping[str, str] = field(default_factory=dict)
     """`source`: where untrusted text comes from; `repair`: what was mended in the arguments."""
+    files: tuple[File, ...] = ()
+    """What the call made for the caller, kept with the run. A result that has any is not storable."""
 
 
 def fate_unknown(tool: str, why: str) -> ToolOutput:

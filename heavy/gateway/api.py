@@ -80,6 +80,7 @@ class Api:
             web.post(f"{run}/cancel", self.cancel_run),
             web.get(f"{run}/briefs", self.briefs),
             web.get(f"{run}/records", self.records),
+            web.get(f"{run}/files/{{digest}}", self.file),
             web.get(f"{run}/events", self.events, allow_head=False),
         ]
 
@@ -195,6 +196,13 @@ class Api:
             if len(page) < LOG_PAGE:
                 return
             after = page[-1].number
+
+    async def file(self, request: web.Request) -> web.Response:
+        """The content of a file of a run, as bytes to be saved: a browser is to make nothing of it."""
+        caller, run = self._callers.identify(request), requests.run_id(request)
+        data = await self._coordinator.file(caller.tenant, run, requests.digest(request))
+        headers = {"Cache-Control": "no-store", "Content-Disposition": "attachment"}
+        return web.Response(body=data, content_type="application/octet-stream", headers=headers)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Follow a run. `Last-Event-ID` wins over `after`: it is the later of the two."""

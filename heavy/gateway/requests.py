@@ -14,6 +14,7 @@ from heavy.coordinator.conversation import check_conversation, check_request_id
 from heavy.coordinator.defaults import PolicyDefaults, fingerprint
 from heavy.core.draft import PolicyDraft
 from heavy.core.errors import FieldViolation, InvalidRequest
+from heavy.core.files import is_digest
 from heavy.core.ids import AGGREGATOR, ARMS_MAX, RunId, TrajectoryId, arm, is_run_id, is_run_id_start
 from heavy.core.messages import Message, Role
 from heavy.core.runs import RunState
@@ -129,6 +130,14 @@ def run_id(request: web.Request) -> RunId:
     if not is_run_id(text):
         raise invalid("run", f"{text!r:.80} is no run id; one looks like run- and 24 hex digits")
     return RunId(text)
+
+
+def digest(request: web.Request) -> str:
+    """The digest of a file that the path names."""
+    text = request.match_info["digest"]
+    if not is_digest(text):
+        raise invalid("digest", f"{text!r:.80} is no SHA-256 in hex, as `files` in runs and records have it")
+    return text
 
 
 def query(request: web.Request, of: type[Model]) -> Model:

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Final
 
 from heavy.core import clock
+from heavy.core.files import FileRef
 from heavy.core.ids import AGGREGATOR
 from heavy.core.ledger import Ledger, Spend
 from heavy.core.messages import Message, Role
@@ -69,6 +70,7 @@ class RunDetail:
     result: RunResult | None
     failure: RunFailure | None
     ledger: Ledger | None
+    files: tuple[FileRef, ...]
     now_ms: int
 
 
@@ -120,6 +122,7 @@ def detail_of(run: Run, profiles: Mapping[str, Profile]) -> RunDetail:
         result=run.result,
         failure=run.failure,
         ledger=run.ledger,
+        files=spec.files,
         now_ms=clock.now_ms(),
     )
 

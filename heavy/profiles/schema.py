@@ -135,6 +135,7 @@ class PromptsSection(_Part):
     broken_call: str = "broken_call.jinja"
     context_dropped: str = "context_dropped.jinja"
     summarise: str = "summarise.jinja"
+    files: str = "files.jinja"
 
 
 class AggregationSection(_Part):

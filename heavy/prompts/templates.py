@@ -22,7 +22,14 @@ from heavy.core.errors import ConfigError
 from heavy.profiles.schema import Profile
 
 Which = Literal[
-    "system", "aggregate", "force_answer", "repeat_reminder", "broken_call", "context_dropped", "summarise"
+    "system",
+    "aggregate",
+    "force_answer",
+    "repeat_reminder",
+    "broken_call",
+    "context_dropped",
+    "summarise",
+    "files",
 ]
 
 TEMPLATE_BYTES_MAX: Final = 1 << 20

@@ -10,13 +10,16 @@ from heavy.coordinator.api import CreateRequest
 from heavy.coordinator.caller_tools import check_declarations
 from heavy.coordinator.conversation import check_conversation, check_request_id
 from heavy.coordinator.defaults import PolicyDefaults, fingerprint
+from heavy.coordinator.files import check_files
 from heavy.core.errors import FieldViolation, InvalidRequest
+from heavy.core.files import is_digest
 from heavy.core.ids import AGGREGATOR, ARMS_MAX, RunId, TrajectoryId, arm, is_run_id
 from heavy.core.runs import RunState
 from heavy.rpc.calls import Call
 from heavy.v1 import heavy_pb2, tool_pb2
 from heavy.wire import enums
 from heavy.wire.convert_calling import caller_tools_from_proto
+from heavy.wire.convert_files import files_from_proto
 from heavy.wire.convert_policy import draft_from_proto, messages_from_proto
 
 LIST_PAGE_SIZE: Final = 50
@@ -57,6 +60,8 @@ def create_request(
     caller_tools = caller_tools_from_proto(tools, violations)
     violations += check_declarations(caller_tools, policies.tool_names)
     policy = _collect(violations, lambda: policies.resolve(draft))
+    files = files_from_proto(request.files)
+    violations += check_files(files, policy, policies)
     if policy is None or violations:
         raise InvalidRequest(tuple(violations))
     if deadline_s is not None:
@@ -69,8 +74,9 @@ def create_request(
         policy=policy,
         attached=attached,
         traceparent=call.traceparent,
-        fingerprint=fingerprint(messages, draft, caller_tools),
+        fingerprint=fingerprint(messages, draft, caller_tools, files),
         caller_tools=caller_tools,
+        files=files,
     )
 
 
@@ -103,6 +109,13 @@ def after_record(number: int) -> int:
             "after_record", f"is {number}; it must be 0, or the number of the last record you have"
         )
     return number
+
+
+def file_digest(text: str) -> str:
+    """The digest by which a file of a run is named."""
+    if not is_digest(text):
+        raise _invalid("sha256", f"{text!r:.80} is no SHA-256; it has 64 hex digits, as a FileRef says")
+    return text
 
 
 def list_page_size(size: int) -> int:

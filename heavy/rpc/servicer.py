@@ -130,6 +130,12 @@ class HeavyServicer(heavy_pb2_grpc.HeavyServiceServicer):
                 response.records.append(converted)
             return response
 
+    async def GetFile(self, request: pb.GetFileRequest, context: Any) -> pb.GetFileResponse:
+        """The content of one file of a run."""
+        async with self._serving(context, "GetFile") as call:
+            run, digest = requests.run_id(request.run_id), requests.file_digest(request.sha256)
+            return pb.GetFileResponse(content=await self._coordinator.file(call.tenant, run, digest))
+
     def _serving(self, context: Any, method: str) -> AbstractAsyncContextManager[Call]:
         return serving(context, method, current_caller.get(), self._tracing)
 

@@ -65,7 +65,7 @@ async def open_runner(settings: Settings) -> RunnerParts:
     redact = redactor_of(settings)
     tracing = Tracing(settings.otlp_endpoint, settings.service_name, redact)
     cache = await ToolCache.connect(cache_url_of(settings), cache_secret_of(settings))
-    tools = await open_tools(read_tools(settings.tools_file), cache=cache)
+    tools = await open_tools(read_tools(settings.tools_file), cache=cache, files=store.files)
     pool = HttpPool(settings.runner_in_flight_max)
     registry = ReplicaRegistry.over_http(
         store.directory, profiles, pool, silence_s=settings.generation_silence_s

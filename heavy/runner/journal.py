@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from heavy.core import clock
+from heavy.core.files import File, FileRef
 from heavy.core.records import Entry, RecordBody
 from heavy.core.runs import TrajectoryRole, TrajectorySpec
 from heavy.replicas.api import TextDelta
@@ -23,6 +26,10 @@ class StoreJournal:
         spec = self._spec
         entry = Entry(trajectory=spec.trajectory, step=step, body=body, at_ms=clock.now_ms())
         await self._store.log.append(spec.run, epoch=spec.epoch, entries=[entry])
+
+    async def keep(self, files: Sequence[File]) -> tuple[FileRef, ...]:
+        """Keep what a tool made for the caller. Raises `StoreUnavailable`."""
+        return await self._store.files.keep(self._spec.run, files)
 
     def delta(self, step: int, delta: TextDelta) -> None:
         """Show fresh text; never waits, may be lost."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from heavy.core.calling import CallerCall, CallerResult, Receipt, Withdrawn
+from heavy.core.files import File, FileReader, FileRef
 from heavy.core.fleet import Failures, Member, ReplicaInfo, RunnerInfo, Wanted
 from heavy.core.ids import RunId, TrajectoryId
 from heavy.core.ledger import Ledger, Spend
@@ -75,8 +76,10 @@ class Amount:
 class RunLog(Protocol):
     """Run records and their logs."""
 
-    async def create(self, spec: RunSpec, *, owner: str, lease_s: float) -> Created:
-        """Store a run and take its lease in one step, or find the one its request_id created.
+    async def create(
+        self, spec: RunSpec, *, owner: str, lease_s: float, files: Sequence[File] = ()
+    ) -> Created:
+        """Store a run with its files and take its lease in one step, or find the one its request_id created.
 
         Raises `RequestConflict` when that one was a different request (another `spec.fingerprint`).
         """
@@ -239,6 +242,17 @@ class Exchange(Protocol):
         ...
 
 
+class Files(FileReader, Protocol):
+    """Files of runs, by content. They go when their run goes."""
+
+    async def keep(self, run: RunId, files: Sequence[File]) -> tuple[FileRef, ...]:
+        """Keep what a run's tools made, within the run's bound; a file it has no room for has no digest.
+
+        Safe to repeat. Raises `NotFound`, `StoreUnavailable`.
+        """
+        ...
+
+
 class Directory(Protocol):
     """Who is there. Announcements expire by themselves, so a dead process disappears."""
 
@@ -339,7 +353,7 @@ class FleetStore(Protocol):
 
 
 class Store(Protocol):
-    """One connection to the run store, and its seven parts."""
+    """One connection to the run store, and its eight parts."""
 
     @property
     def log(self) -> RunLog: ...
@@ -355,6 +369,8 @@ class Store(Protocol):
     def fleet(self) -> FleetStore: ...
     @property
     def exchange(self) -> Exchange: ...
+    @property
+    def files(self) -> Files: ...
 
     async def ping(self) -> None:
         """Raises `StoreUnavailable` when the server does not answer."""

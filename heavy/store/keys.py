@@ -39,6 +39,7 @@ class RunKeys:
         "calls_over",
         "control",
         "deltas",
+        "files",
         "lease",
         "log",
         "results",
@@ -58,6 +59,8 @@ class RunKeys:
         """Stream: the records, with ids `<number>-0`."""
         self.deltas = f"{base}deltas"
         """Stream: fresh text, short and short-lived."""
+        self.files = f"{base}files"
+        """Hash: the contents of the run's files, by digest."""
         self.tokens = f"{base}tokens"
         """List: the tokens of the last writes, by which a repeated write is known."""
         self.budget = f"{base}budget"
@@ -85,6 +88,7 @@ class RunKeys:
             self.calls,
             self.calls_over,
             self.results,
+            self.files,
         )
 
     @property

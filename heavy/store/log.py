@@ -14,6 +14,7 @@ from heavy.core.errors import (
     RequestConflict,
     StoreUnavailable,
 )
+from heavy.core.files import File, digest_of
 from heavy.core.ids import RunId, is_run_id
 from heavy.core.records import Delta, Entry, Record
 from heavy.core.runs import FINAL_STATES, TRANSITIONS, Run, RunSpec, RunState
@@ -44,12 +45,14 @@ class RedisRunLog:
         self._index = RunIndex(link)
         self._retention_s = retention_s
 
-    async def create(self, spec: RunSpec, *, owner: str, lease_s: float) -> Created:
+    async def create(
+        self, spec: RunSpec, *, owner: str, lease_s: float, files: Sequence[File] = ()
+    ) -> Created:
         """Store a run under a fresh lease, or find the one its request_id created."""
         for _ in range(CREATE_ATTEMPTS):
             claimed = await self._index.claimed(spec.tenant, spec.request_id) if spec.request_id else None
             if claimed is None:
-                claimed = await self._store(spec, owner, lease_s)
+                claimed = await self._store(spec, owner, lease_s, files)
             found = (await load_runs(self._link, [claimed]))[0]
             if found is not None:
                 return self._created(spec, found)
@@ -164,12 +167,15 @@ class RedisRunLog:
         if deltas:
             await self._link.once("show fresh text", scripts.PUBLISH, [keys.run, keys.deltas], arguments)
 
-    async def _store(self, spec: RunSpec, owner: str, lease_s: float) -> RunId:
+    async def _store(self, spec: RunSpec, owner: str, lease_s: float, files: Sequence[File]) -> RunId:
         """Store, index and claim a new run; the run its request_id belongs to in the end."""
         keys = RunKeys(spec.run)
         ttl_ms = max(0, spec.deadline_ms - spec.created_ms) + int(self._retention_s * 1000)
-        arguments: list[Argument] = [int(lease_s * 1000), ttl_ms, *fields_of(spec, owner)]
-        await self._link.script("create a run", scripts.CREATE, [keys.run, keys.lease], arguments)
+        given: dict[str, Argument] = {digest_of(file.data): file.data for file in files}
+        contents = [part for pair in given.items() for part in pair]
+        arguments: list[Argument] = [int(lease_s * 1000), ttl_ms, len(contents), *contents]
+        arguments += fields_of(spec, owner)
+        await self._link.script("create a run", scripts.CREATE, [keys.run, keys.lease, keys.files], arguments)
         await self._index.add(spec, ttl_ms)
         if not spec.request_id:
             return spec.run

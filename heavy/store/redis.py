@@ -12,6 +12,7 @@ from heavy.store.budgets import RedisBudgets
 from heavy.store.control import RedisControl
 from heavy.store.directory import RedisDirectory
 from heavy.store.exchange import RedisExchange
+from heavy.store.files import RedisFiles
 from heavy.store.fleet import RedisFleet
 from heavy.store.hints import Hints
 from heavy.store.leases import RedisLeases
@@ -24,7 +25,7 @@ VERSION_MIN = 7
 class RedisStore:
     """Implements `heavy.store.api.Store` over one link to one server. Belongs to one event loop."""
 
-    def __init__(self, link: Link, retention_s: float) -> None:
+    def __init__(self, link: Link, retention_s: float, files_bytes_max: int) -> None:
         self._link = link
         self.log = RedisRunLog(link, retention_s)
         self.leases = RedisLeases(link)
@@ -34,6 +35,7 @@ class RedisStore:
         self.exchange = RedisExchange(link, self._hints)
         self.directory = RedisDirectory(link)
         self.fleet = RedisFleet(link)
+        self.files = RedisFiles(link, files_bytes_max)
 
     async def ping(self) -> None:
         """Raises `StoreUnavailable` when the server does not answer."""
@@ -62,7 +64,7 @@ async def connect(url: str, settings: Settings, *, watchers_max: int = WATCHERS_
     except BaseException:
         await link.close()
         raise
-    return RedisStore(link, settings.retention_s)
+    return RedisStore(link, settings.retention_s, settings.run_files_bytes_max)
 
 
 async def _check_version(link: Link) -> None:

@@ -38,9 +38,17 @@ end
 CREATE: Final = (
     _PRELUDE
     + """
--- KEYS run, lease. ARGV repeated, lease_ms, ttl_ms, field, value, ...
+-- KEYS run, lease, files. ARGV repeated, lease_ms, ttl_ms, how many of what follows are files: digest,
+-- content, ...; then field, value, ...
 if redis.call('EXISTS', KEYS[1]) == 0 then
-  redis.call('HSET', KEYS[1], 'expires_ms', whole(now_ms() + tonumber(ARGV[3])), unpack(ARGV, 4))
+  local bytes, fields = 0, 5 + tonumber(ARGV[4])
+  for i = 5, fields - 1, 2 do
+    redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1])
+    bytes = bytes + #ARGV[i + 1]
+  end
+  redis.call('PEXPIRE', KEYS[3], ARGV[3])
+  redis.call('HSET', KEYS[1], 'expires_ms', whole(now_ms() + tonumber(ARGV[3])),
+    'files_bytes', whole(bytes), unpack(ARGV, fields))
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
   redis.call('SET', KEYS[2], '1', 'PX', ARGV[2])
 end
@@ -94,6 +102,23 @@ redis.call('DEL', KEYS[2])
 for i, key in ipairs(KEYS) do
   if i ~= 2 then redis.call('PEXPIRE', key, ARGV[5]) end
 end
+return {'ok'}
+"""
+)
+
+KEEP_FILE: Final = (
+    _PRELUDE
+    + """
+-- KEYS run, files. ARGV repeated, bytes_max, digest, content
+-- Answers ok; or `full`.
+local run = redis.call('HMGET', KEYS[1], 'expires_ms', 'files_bytes')
+if not run[1] then return {'gone'} end
+if redis.call('HEXISTS', KEYS[2], ARGV[3]) == 1 then return {'ok'} end
+local bytes = tonumber(run[2] or '0') + #ARGV[4]
+if bytes > tonumber(ARGV[2]) then return {'full'} end
+redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
+redis.call('HSET', KEYS[1], 'files_bytes', whole(bytes))
+keep(KEYS[2], run[1])
 return {'ok'}
 """
 )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from heavy.core.errors import BudgetExhausted, HeavyError
+from heavy.core.files import File, FileRef, ref_of
 from heavy.core.records import (
     GenerationRecord,
     LifecycleRecord,
@@ -39,11 +40,18 @@ class RecordingJournal:
     """Reservations that are open."""
     settled: dict[str, Amount] = field(default_factory=dict)
     tool_calls: int = 0
+    kept: list[File] = field(default_factory=list)
 
     async def record(self, step: int, body: RecordBody) -> None:
         """Append."""
         await self._operation("record")
         self.records.append((step, body))
+
+    async def keep(self, files: Sequence[File]) -> tuple[FileRef, ...]:
+        """Remember."""
+        await self._operation("keep")
+        self.kept += files
+        return tuple(map(ref_of, files))
 
     def delta(self, step: int, delta: TextDelta) -> None:
         """Remember."""

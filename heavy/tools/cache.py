@@ -85,7 +85,7 @@ class CachedTool:
             self._digested, self._digest = spec, cache_key.tool_digest(spec)
             self._cache.counts.tool(spec.name, f"{self._digest} {self._policy.scope} {self._auth}")
         scope = cache_key.scope_of(self._policy.scope, tenant=context.tenant, run=context.run)
-        history = cache_key.chained(context.history or ()) if spec.stateful else ""
+        history = cache_key.chained(context.history or (), context.files) if spec.stateful else ""
         return self._cache.keys.key(spec.name, self._digest, scope, self._auth, arguments, history)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from heavy.core.files import FileRef
 from heavy.core.ids import RunId
 from heavy.core.tools import ToolSpec
 
@@ -107,9 +108,10 @@ def tool_digest(spec: ToolSpec) -> str:
     ).hexdigest()
 
 
-def chained(history: Sequence[Mapping[str, Any]]) -> str:
-    """A whole call history in one digest: equal only for the same calls in the same order."""
-    digest = hashlib.sha256(str(len(history)).encode())
+def chained(history: Sequence[Mapping[str, Any]], files: Sequence[FileRef] = ()) -> str:
+    """A whole call history in one digest: equal only for the same calls, in order, on the same files."""
+    given = json.dumps([[file.name, file.digest] for file in files]) if files else ""
+    digest = hashlib.sha256(f"{len(history)}{given}".encode())
     for arguments in history:
         digest.update(hashlib.sha256(canonical(arguments).encode("utf-8", "surrogatepass")).digest())
     return digest.hexdigest()

@@ -85,7 +85,9 @@ class PythonSection(ToolSection):
     session_idle_s: Seconds = 900.0
     session_lifetime_s: Seconds = 4 * 3600.0
     attachment_kib: Positive = 256
-    """How much of one file `list` and `return` may show."""
+    """How much of one file the model may be shown."""
+    returned_mib: Positive = 4
+    """Larger files are not given to the caller."""
 
 
 class WebSearchSection(ToolSection):
@@ -241,6 +243,12 @@ class ToolsConfig(_Part):
     def names(self) -> ToolNames:
         """The names a policy may ask for."""
         return ToolNames(self)
+
+    @property
+    def file_tools(self) -> tuple[str, ...]:
+        """The tools in whose working directory a caller's files stand."""
+        python = self.tools.python
+        return (PYTHON,) if python is not None and python.mode == "session" else ()
 
     def cache_policy(self, tool: str) -> CachePolicy | None:
         """The operator's word on caching a tool's results; None: as the tool itself declares."""

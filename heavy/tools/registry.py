@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from heavy.core.errors import ConfigError, HeavyError
+from heavy.core.files import FileReader
 from heavy.core.ids import RunId, TrajectoryId
 from heavy.core.traces import TraceReader
 from heavy.tools.api import Closing, Lasting, Tool
@@ -142,8 +143,12 @@ class ToolBox:
                 await kept.close()
 
 
-async def open_tools(config: ToolsConfig = DEFAULT, *, cache: ToolCache | None = None) -> ToolBox:
+async def open_tools(
+    config: ToolsConfig = DEFAULT, *, cache: ToolCache | None = None, files: FileReader | None = None
+) -> ToolBox:
     """Make and try every tool that is on. One that cannot work is missing, not fatal.
+
+    `files`: where tools read the files that callers gave.
 
     The wrappers, from the inside out: the tool, then the cache (of which the box then is the owner).
     With a recording to replay, that stands in place of both. Time-outs, arguments and clipping are the
@@ -165,7 +170,7 @@ async def open_tools(config: ToolsConfig = DEFAULT, *, cache: ToolCache | None =
     tools: list[Tool] = []
     kept: list[object] = []
     missing: dict[str, HeavyError] = {}
-    for name, make in _makers(config):
+    for name, make in _makers(config, files):
         try:
             tool = await make()
         except ConfigError as error:
@@ -196,18 +201,21 @@ async def _servers(config: ToolsConfig, missing: dict[str, HeavyError]) -> list[
     return servers
 
 
-def _makers(config: ToolsConfig) -> Iterator[tuple[str, Callable[[], Awaitable[Tool]]]]:
+def _makers(
+    config: ToolsConfig, files: FileReader | None
+) -> Iterator[tuple[str, Callable[[], Awaitable[Tool]]]]:
     """The tools that are on, and how each is made."""
     if config.tools.python is not None:
-        yield PYTHON, partial(_python, config.tools.python)
+        yield PYTHON, partial(_python, config.tools.python, files)
     if config.tools.web_search is not None:
         yield WEB_SEARCH, partial(_web_search, config.tools.web_search, config.network)
     if config.tools.web_fetch is not None:
         yield WEB_FETCH, partial(_web_fetch, config.tools.web_fetch, config.network)
 
 
-async def _python(section: PythonSection) -> Tool:
-    limits = SandboxLimits(
+def limits_of(section: PythonSection) -> SandboxLimits:
+    """What the operator lets one sandbox use."""
+    return SandboxLimits(
         cpu_s=section.cpu_s,
         memory_bytes=section.memory_mib << 20,
         threads=section.threads,
@@ -218,8 +226,12 @@ async def _python(section: PythonSection) -> Tool:
         cgroup=section.cgroup,
         packages=section.packages,
     )
+
+
+async def _python(section: PythonSection, files: FileReader | None) -> Tool:
+    limits = limits_of(section)
     if section.mode == "session":
-        return await _python_session(section, limits)
+        return await _python_session(section, limits, files)
     sandbox = Sandbox(limits, concurrency=section.sandboxes_max or None)
     await sandbox.probe()
     _log.info("python runs behind: %s", level_of(limits))
@@ -259,7 +271,7 @@ async def _web_fetch(section: WebFetchSection, network: NetworkSection) -> Tool:
     return WebFetchTool(web, extractor, robots, page_chars=section.page_chars, timeout_s=section.timeout_s)
 
 
-async def _python_session(section: PythonSection, limits: SandboxLimits) -> Tool:
+async def _python_session(section: PythonSection, limits: SandboxLimits, files: FileReader | None) -> Tool:
     await Sandbox(limits).probe()
     bounds = SessionBounds(section.sessions_max, section.session_idle_s, section.session_lifetime_s)
     if section.sandboxes_max:
@@ -269,4 +281,6 @@ async def _python_session(section: PythonSection, limits: SandboxLimits) -> Tool
         Sessions(limits, bounds),
         timeout_s=section.timeout_s,
         attachment_bytes=section.attachment_kib << 10,
+        kept_bytes=section.returned_mib << 20,
+        files=files,
     )

@@ -32,18 +32,20 @@ RECEIPT_KIND_TOO_LARGE: ReceiptKind
 RECEIPT_KIND_WITHDRAWN: ReceiptKind
 
 class AskRequest(_message.Message):
-    __slots__ = ("messages", "policy", "request_id", "deltas", "after_record")
+    __slots__ = ("messages", "policy", "request_id", "deltas", "after_record", "files")
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     DELTAS_FIELD_NUMBER: _ClassVar[int]
     AFTER_RECORD_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
     messages: _containers.RepeatedCompositeFieldContainer[_policy_pb2.Message]
     policy: _policy_pb2.Policy
     request_id: str
     deltas: bool
     after_record: int
-    def __init__(self, messages: _Optional[_Iterable[_Union[_policy_pb2.Message, _Mapping]]] = ..., policy: _Optional[_Union[_policy_pb2.Policy, _Mapping]] = ..., request_id: _Optional[str] = ..., deltas: _Optional[bool] = ..., after_record: _Optional[int] = ...) -> None: ...
+    files: _containers.RepeatedCompositeFieldContainer[_run_pb2.File]
+    def __init__(self, messages: _Optional[_Iterable[_Union[_policy_pb2.Message, _Mapping]]] = ..., policy: _Optional[_Union[_policy_pb2.Policy, _Mapping]] = ..., request_id: _Optional[str] = ..., deltas: _Optional[bool] = ..., after_record: _Optional[int] = ..., files: _Optional[_Iterable[_Union[_run_pb2.File, _Mapping]]] = ...) -> None: ...
 
 class AskResponse(_message.Message):
     __slots__ = ("run_id", "record", "deltas")
@@ -126,14 +128,16 @@ class ConverseResponse(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., record: _Optional[_Union[_record_pb2.Record, _Mapping]] = ..., deltas: _Optional[_Union[_record_pb2.DeltaBatch, _Mapping]] = ..., call: _Optional[_Union[CallerToolCall, _Mapping]] = ..., receipt: _Optional[_Union[CallerToolReceipt, _Mapping]] = ...) -> None: ...
 
 class CreateRunRequest(_message.Message):
-    __slots__ = ("messages", "policy", "request_id")
+    __slots__ = ("messages", "policy", "request_id", "files")
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
     messages: _containers.RepeatedCompositeFieldContainer[_policy_pb2.Message]
     policy: _policy_pb2.Policy
     request_id: str
-    def __init__(self, messages: _Optional[_Iterable[_Union[_policy_pb2.Message, _Mapping]]] = ..., policy: _Optional[_Union[_policy_pb2.Policy, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    files: _containers.RepeatedCompositeFieldContainer[_run_pb2.File]
+    def __init__(self, messages: _Optional[_Iterable[_Union[_policy_pb2.Message, _Mapping]]] = ..., policy: _Optional[_Union[_policy_pb2.Policy, _Mapping]] = ..., request_id: _Optional[str] = ..., files: _Optional[_Iterable[_Union[_run_pb2.File, _Mapping]]] = ...) -> None: ...
 
 class CreateRunResponse(_message.Message):
     __slots__ = ("run", "created")
@@ -228,3 +232,17 @@ class GetTrajectoryResponse(_message.Message):
     outcome: _run_pb2.Outcome
     more: bool
     def __init__(self, records: _Optional[_Iterable[_Union[_record_pb2.Record, _Mapping]]] = ..., outcome: _Optional[_Union[_run_pb2.Outcome, _Mapping]] = ..., more: _Optional[bool] = ...) -> None: ...
+
+class GetFileRequest(_message.Message):
+    __slots__ = ("run_id", "sha256")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    sha256: str
+    def __init__(self, run_id: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
+
+class GetFileResponse(_message.Message):
+    __slots__ = ("content",)
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    content: bytes
+    def __init__(self, content: _Optional[bytes] = ...) -> None: ...

@@ -75,6 +75,11 @@ class HeavyServiceStub:
                 request_serializer=heavy_dot_v1_dot_heavy__pb2.GetTrajectoryRequest.SerializeToString,
                 response_deserializer=heavy_dot_v1_dot_heavy__pb2.GetTrajectoryResponse.FromString,
                 _registered_method=True)
+        self.GetFile = channel.unary_unary(
+                '/heavy.v1.HeavyService/GetFile',
+                request_serializer=heavy_dot_v1_dot_heavy__pb2.GetFileRequest.SerializeToString,
+                response_deserializer=heavy_dot_v1_dot_heavy__pb2.GetFileResponse.FromString,
+                _registered_method=True)
 
 
 class HeavyServiceServicer:
@@ -141,6 +146,13 @@ class HeavyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetFile(self, request, context):
+        """GetFile returns the content of a file of a run: one that its caller gave, or that a tool made.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HeavyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -183,6 +195,11 @@ def add_HeavyServiceServicer_to_server(servicer, server):
                     servicer.GetTrajectory,
                     request_deserializer=heavy_dot_v1_dot_heavy__pb2.GetTrajectoryRequest.FromString,
                     response_serializer=heavy_dot_v1_dot_heavy__pb2.GetTrajectoryResponse.SerializeToString,
+            ),
+            'GetFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFile,
+                    request_deserializer=heavy_dot_v1_dot_heavy__pb2.GetFileRequest.FromString,
+                    response_serializer=heavy_dot_v1_dot_heavy__pb2.GetFileResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -402,6 +419,33 @@ class HeavyService:
             '/heavy.v1.HeavyService/GetTrajectory',
             heavy_dot_v1_dot_heavy__pb2.GetTrajectoryRequest.SerializeToString,
             heavy_dot_v1_dot_heavy__pb2.GetTrajectoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heavy.v1.HeavyService/GetFile',
+            heavy_dot_v1_dot_heavy__pb2.GetFileRequest.SerializeToString,
+            heavy_dot_v1_dot_heavy__pb2.GetFileResponse.FromString,
             options,
             channel_credentials,
             insecure,

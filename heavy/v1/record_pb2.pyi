@@ -121,7 +121,7 @@ class ToolIntent(_message.Message):
     def __init__(self, call: _Optional[_Union[_policy_pb2.ToolCall, _Mapping]] = ..., effects: _Optional[_Union[_tool_pb2.Effects, str]] = ...) -> None: ...
 
 class ToolResult(_message.Message):
-    __slots__ = ("call_id", "name", "content", "is_error", "cache", "duration_s", "unknown")
+    __slots__ = ("call_id", "name", "content", "is_error", "cache", "duration_s", "unknown", "files")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +129,7 @@ class ToolResult(_message.Message):
     CACHE_FIELD_NUMBER: _ClassVar[int]
     DURATION_S_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     name: str
     content: str
@@ -136,7 +137,8 @@ class ToolResult(_message.Message):
     cache: CacheState
     duration_s: float
     unknown: bool
-    def __init__(self, call_id: _Optional[str] = ..., name: _Optional[str] = ..., content: _Optional[str] = ..., is_error: _Optional[bool] = ..., cache: _Optional[_Union[CacheState, str]] = ..., duration_s: _Optional[float] = ..., unknown: _Optional[bool] = ...) -> None: ...
+    files: _containers.RepeatedCompositeFieldContainer[_run_pb2.FileRef]
+    def __init__(self, call_id: _Optional[str] = ..., name: _Optional[str] = ..., content: _Optional[str] = ..., is_error: _Optional[bool] = ..., cache: _Optional[_Union[CacheState, str]] = ..., duration_s: _Optional[float] = ..., unknown: _Optional[bool] = ..., files: _Optional[_Iterable[_Union[_run_pb2.FileRef, _Mapping]]] = ...) -> None: ...
 
 class Lifecycle(_message.Message):
     __slots__ = ("event", "detail", "state", "outcome", "result", "failure", "ledger", "profile")

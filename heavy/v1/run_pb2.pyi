@@ -160,8 +160,26 @@ class RunFailure(_message.Message):
     outcomes: _containers.RepeatedCompositeFieldContainer[Outcome]
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ...) -> None: ...
 
+class File(_message.Message):
+    __slots__ = ("name", "content")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    content: bytes
+    def __init__(self, name: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...
+
+class FileRef(_message.Message):
+    __slots__ = ("name", "sha256", "size_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    sha256: str
+    size_bytes: int
+    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+
 class Run(_message.Message):
-    __slots__ = ("run_id", "request_id", "state", "policy", "messages", "created_at", "ended_at", "deadline_at", "records", "result", "failure", "ledger", "traceparent", "simulated", "tenant", "attached", "cancel_reason", "caller_tools")
+    __slots__ = ("run_id", "request_id", "state", "policy", "messages", "created_at", "ended_at", "deadline_at", "records", "result", "failure", "ledger", "traceparent", "simulated", "tenant", "attached", "cancel_reason", "caller_tools", "files")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +198,7 @@ class Run(_message.Message):
     ATTACHED_FIELD_NUMBER: _ClassVar[int]
     CANCEL_REASON_FIELD_NUMBER: _ClassVar[int]
     CALLER_TOOLS_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     request_id: str
     state: RunState
@@ -198,4 +217,5 @@ class Run(_message.Message):
     attached: bool
     cancel_reason: str
     caller_tools: _containers.RepeatedCompositeFieldContainer[_tool_pb2.CallerTool]
-    def __init__(self, run_id: _Optional[str] = ..., request_id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., policy: _Optional[_Union[_policy_pb2.Policy, _Mapping]] = ..., messages: _Optional[_Iterable[_Union[_policy_pb2.Message, _Mapping]]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deadline_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., records: _Optional[int] = ..., result: _Optional[_Union[RunResult, _Mapping]] = ..., failure: _Optional[_Union[RunFailure, _Mapping]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., traceparent: _Optional[str] = ..., simulated: _Optional[bool] = ..., tenant: _Optional[str] = ..., attached: _Optional[bool] = ..., cancel_reason: _Optional[str] = ..., caller_tools: _Optional[_Iterable[_Union[_tool_pb2.CallerTool, _Mapping]]] = ...) -> None: ...
+    files: _containers.RepeatedCompositeFieldContainer[FileRef]
+    def __init__(self, run_id: _Optional[str] = ..., request_id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., policy: _Optional[_Union[_policy_pb2.Policy, _Mapping]] = ..., messages: _Optional[_Iterable[_Union[_policy_pb2.Message, _Mapping]]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deadline_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., records: _Optional[int] = ..., result: _Optional[_Union[RunResult, _Mapping]] = ..., failure: _Optional[_Union[RunFailure, _Mapping]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., traceparent: _Optional[str] = ..., simulated: _Optional[bool] = ..., tenant: _Optional[str] = ..., attached: _Optional[bool] = ..., cancel_reason: _Optional[str] = ..., caller_tools: _Optional[_Iterable[_Union[_tool_pb2.CallerTool, _Mapping]]] = ..., files: _Optional[_Iterable[_Union[FileRef, _Mapping]]] = ...) -> None: ...

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-REQUEST_BYTES_MAX: Final = 8 << 20
-"""A conversation may have 4 MiB; the rest is room for the policy and for other encodings' overhead."""
+REQUEST_BYTES_MAX: Final = 16 << 20
+"""A conversation may have 4 MiB and files 8; the rest is room for the policy and for overhead."""
 RESPONSE_BYTES_MAX: Final = 64 << 20
 """What the client accepts. One record is far smaller; only a whole run record can be large."""
 PAGE_BYTES_MAX: Final = 2 << 20

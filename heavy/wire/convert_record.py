@@ -19,6 +19,7 @@ from heavy.core.records import (
 )
 from heavy.v1 import record_pb2 as pb
 from heavy.wire import enums
+from heavy.wire.convert_files import file_refs_from_proto, file_refs_to_proto
 from heavy.wire.convert_policy import (
     message_from_proto,
     message_to_proto,
@@ -154,6 +155,7 @@ def _tool_result_to_proto(body: ToolResultRecord) -> pb.ToolResult:
         cache=enums.CACHE_STATE.to_proto(body.cache),
         duration_s=body.duration_s,
         unknown=body.unknown,
+        files=file_refs_to_proto(body.files),
     )
 
 
@@ -166,6 +168,7 @@ def _tool_result_from_proto(body: pb.ToolResult) -> ToolResultRecord:
         cache=enums.CACHE_STATE.from_proto(body.cache),
         duration_s=body.duration_s,
         unknown=body.unknown,
+        files=file_refs_from_proto(body.files),
     )
 
 

@@ -8,6 +8,7 @@ from heavy.core.runs import Agreement, AnswerGroup, Citation, Outcome, Run, RunF
 from heavy.v1 import run_pb2 as pb
 from heavy.wire import enums
 from heavy.wire.convert_calling import caller_tool_to_proto, caller_tools_from_proto
+from heavy.wire.convert_files import file_refs_from_proto, file_refs_to_proto
 from heavy.wire.convert_policy import message_from_proto, message_to_proto, policy_from_proto, policy_to_proto
 from heavy.wire.times import timestamp_from_proto, timestamp_to_proto
 
@@ -161,6 +162,7 @@ def run_to_proto(run: Run) -> pb.Run:
         attached=spec.attached,
         cancel_reason=run.cancel_reason,
         caller_tools=map(caller_tool_to_proto, spec.caller_tools),
+        files=file_refs_to_proto(spec.files),
     )
 
 
@@ -179,6 +181,7 @@ def run_from_proto(run: pb.Run) -> Run:
             traceparent=run.traceparent,
             caller_tools=caller_tools_from_proto(run.caller_tools, []),
             simulated=run.simulated,
+            files=file_refs_from_proto(run.files),
         ),
         state=enums.RUN_STATE.from_proto(run.state),
         epoch=0,

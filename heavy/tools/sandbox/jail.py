@@ -244,6 +244,17 @@ def _own_packages(directories: tuple[str, ...]) -> Iterator[str]:
         yield from ("--ro-bind", directory, f"/python/own-{number}")
 
 
+def importable(directories: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the modules and packages in the operator's directories, as code imports them."""
+    entries = (entry for directory in directories for entry in Path(directory).iterdir())
+    names = {e.name if e.is_dir() else e.name.partition(".")[0] for e in entries if e.is_dir() or _module(e)}
+    return tuple(sorted(name for name in names if name.isidentifier() and not name.startswith("_")))
+
+
+def _module(entry: Path) -> bool:
+    return entry.suffix in (".py", ".so")
+
+
 def _packages(libraries: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """The top-level files and folders of `libraries` and of all they require, by name."""
     waiting, seen = list(libraries), set[str]()

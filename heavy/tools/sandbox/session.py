@@ -7,11 +7,11 @@ nothing that it says concerns more than its own session.
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 from dataclasses import dataclass
 from typing import Final
 
+from heavy.core.files import is_file_name
 from heavy.tools.sandbox import bootstrap, cells
 from heavy.tools.sandbox.child import START_TIMEOUT_S, Child
 from heavy.tools.sandbox.jail import Jail, SandboxLimits
@@ -22,7 +22,6 @@ INTERRUPT_GRACE_S: Final = 2.0
 """How long an interrupted cell may take to end before its session is killed, unless told otherwise."""
 NOTES_BYTES_MAX: Final = 16_384
 _ANSWER_LINE_MAX: Final = 64
-_FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 _ENDINGS: Final = {
     cells.FINISHED: Ending.FINISHED,
@@ -185,11 +184,6 @@ class _Reading:
         if sum(output.total for output in self._outputs) > self._flood_bytes and not self.flooded:
             self.flooded = True
             self._child.kill()
-
-
-def is_file_name(name: str) -> bool:
-    """Whether it is a plain name of a file in the working directory: no path, nothing hidden, no blanks."""
-    return _FILE_NAME.fullmatch(name) is not None
 
 
 async def _send(child: Child, request: bytes) -> None:

@@ -9,18 +9,21 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 from heavy.core.clock import monotonic_s
+from heavy.core.files import File
 from heavy.tools.sandbox import jail
 from heavy.tools.sandbox.jail import SandboxLimits
 from heavy.tools.sandbox.session import INTERRUPT_GRACE_S, CellRun, Session, SessionLost
 
 Key = tuple[str, str]
 """Run and trajectory."""
+Given = Callable[[], Awaitable[Sequence[File]]]
+"""Gets the files with which a trajectory's sessions begin."""
 
 REBUILD_CELLS_MAX: Final = 200
 REBUILD_BYTES_MAX: Final = 4 << 20
@@ -121,13 +124,16 @@ class Sessions:
                 if book.session is not None and book.session.lost:
                     await self._drop(book, book.session.lost)
 
-    async def ready(self, book: Notebook, history: Sequence[Cell] | None, timeout_s: float) -> Session:
+    async def ready(
+        self, book: Notebook, history: Sequence[Cell] | None, timeout_s: float, given: Given | None = None
+    ) -> Session:
         """The living session with the state of all calls before, catching up where that is safe.
 
-        `history`: every call the trajectory made, where somebody else kept count. Raises `StateGone`.
+        `history`: every call the trajectory made, where somebody else kept count. Raises `StateGone`, and
+        what `given` does.
         """
         if book.session is None:
-            await self._revive(book, timeout_s)
+            await self._revive(book, timeout_s, await given() if given is not None else ())
         assert book.session is not None
         for cell in history[book.ran :] if history is not None else ():
             if not cell.pure:
@@ -172,8 +178,8 @@ class Sessions:
             self._sweeper = None
         await asyncio.gather(*(self.end(key) for key in tuple(self._notebooks)))
 
-    async def _revive(self, book: Notebook, timeout_s: float) -> None:
-        """A new interpreter: empty for a new notebook, else with what its pure cells make of it."""
+    async def _revive(self, book: Notebook, timeout_s: float, given: Sequence[File]) -> None:
+        """A new interpreter with what was given; where it is not the first, with what its pure cells make."""
         if book.lost and not book.pure:
             why = book.lost
             book.forget()
@@ -184,9 +190,23 @@ class Sessions:
         except SessionLost as error:
             raise StateGone(str(error)) from error
         book.born_s = monotonic_s()
+        await self._hand_in(book, given)
         for cell in tuple(book.cells):
             await self._replay(book, cell, timeout_s)
         book.lost = ""
+
+    async def _hand_in(self, book: Notebook, given: Sequence[File]) -> None:
+        """Write the files a session begins with; all of them, or there is no session."""
+        assert book.session is not None
+        problem = ""
+        for file in given:
+            try:
+                problem = problem or await book.session.put(file.name, file.data)
+            except SessionLost as error:
+                problem = str(error)
+        if problem:
+            await self._drop(book, problem)
+            raise StateGone(f"its files could not be put into it: {problem}")
 
     async def _replay(self, book: Notebook, cell: Cell, timeout_s: float) -> None:
         assert book.session is not None

@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from heavy.core import clock, errors
 from heavy.core.errors import HeavyError
+from heavy.core.files import File
 from heavy.core.ids import arm
 from heavy.core.records import Delta
 from heavy.core.runs import RunState
@@ -303,6 +304,23 @@ async def test_a_tenant_sees_its_own_runs_alone(guarded: aiohttp.ClientSession, 
     assert (await post(guarded, f"/runs/{runs.live}/cancel", {}, headers=bearer(OTHER)))[0] == 404
     assert (await get(guarded, "/runs", headers=bearer(OTHER)))[1]["runs"] == []
     assert (await get(guarded, f"/runs/{runs.voted}", headers=bearer(TOKEN)))[0] == 200
+
+
+async def test_a_file_of_a_run_is_bytes_to_be_saved_and_its_tenants_alone(
+    http: aiohttp.ClientSession, guarded: aiohttp.ClientSession, served: PageServer, runs: Runs
+) -> None:
+    page = File("plot.svg", b"<svg onload='alert(1)'/>")
+    (ref,) = await served.store.files.keep(runs.voted, [page])
+    path = f"/runs/{runs.voted}/files/{ref.digest}"
+    async with http.get(API + path) as response:
+        assert await response.read() == page.data
+        assert response.content_type == "application/octet-stream"
+        assert response.headers["Content-Disposition"] == "attachment"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert (await get(http, f"/runs/{runs.failed}/files/{ref.digest}"))[0] == 404
+    assert (await get(http, f"/runs/{runs.voted}/files/plot.svg"))[0] == 400
+    assert (await get(guarded, path))[0] == 401
+    assert (await get(guarded, path, headers=bearer(OTHER)))[0] == 404
 
 
 async def test_the_fleet_is_shown_to_administrators_alone(

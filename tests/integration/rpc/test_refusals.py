@@ -30,6 +30,7 @@ from heavy.core.policy import AggregationMode
 from heavy.core.runs import RunState
 from heavy.rpc.server import RpcServer
 from heavy.v1 import heavy_pb2, heavy_pb2_grpc, policy_pb2
+from heavy.wire.channel import REQUEST_BYTES_MAX
 
 NAN = float("nan")
 
@@ -219,9 +220,9 @@ async def test_a_defect_tells_the_caller_nothing(client: HeavyClient, failing: A
 
 async def test_an_oversized_request_is_refused_clearly(stub: Any, client: HeavyClient) -> None:
     with pytest.raises(InvalidRequest, match="send shorter or fewer"):
-        await client.create("x" * (9 << 20))
+        await client.create("x" * (REQUEST_BYTES_MAX + 1))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.CreateRun(heavy_pb2.CreateRunRequest(messages=[user("x" * (9 << 20))]))
+        await stub.CreateRun(heavy_pb2.CreateRunRequest(messages=[user("x" * (REQUEST_BYTES_MAX + 1))]))
     assert "larger than max" in str(caught.value.details())
     with pytest.raises(InvalidRequest, match="a message may have"):
         await client.create("x" * (2 << 20))

@@ -9,6 +9,7 @@ import redis.asyncio
 
 from heavy.config import Settings
 from heavy.core.errors import InvalidRequest, RequestConflict
+from heavy.core.files import File
 from heavy.core.runs import RunSpec, RunState
 from heavy.store.keys import RunKeys
 from heavy.store.redis import RedisStore, connect
@@ -145,7 +146,7 @@ async def test_no_key_of_a_run_that_never_ends_stays_for_ever(store: RedisStore,
     from tests_support.entries import delta, note
 
     spec = run_spec(request_id="r")
-    await create(store, spec)
+    await store.log.create(spec, owner="test", lease_s=30, files=[File("a", b"a")])
     await store.log.append(spec.run, epoch=1, entries=[note()])
     await store.log.publish(spec.run, [delta(0)])
     await store.budgets.reserve(spec.run, epoch=1, request_id="g", amount=Amount(1, 0.1), aggregation=False)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from heavy.core.files import File, FileRef, ref_of
 from heavy.core.ids import RunId, arm
 from heavy.core.tools import ToolContext, ToolOutput
 from heavy.tools.python_session import PythonSessionTool
@@ -34,7 +35,20 @@ class Python:
 
     def __init__(self, bounds: SessionBounds | None = None, limits: SandboxLimits = SMALL) -> None:
         self.sessions = Sessions(limits, bounds or SessionBounds())
-        self.tool = PythonSessionTool(self.sessions, timeout_s=20.0, attachment_bytes=1_000)
+        self.given: dict[str, bytes] = {}
+        self.files: tuple[FileRef, ...] = ()
+        self.tool = PythonSessionTool(
+            self.sessions, timeout_s=20.0, attachment_bytes=1_000, kept_bytes=100_000, files=self
+        )
+
+    def give(self, *files: File) -> None:
+        """The caller's files, for all trajectories."""
+        self.files = tuple(map(ref_of, files))
+        self.given = {ref.digest: file.data for ref, file in zip(self.files, files, strict=True)}
+
+    async def read(self, run: RunId, digest: str) -> bytes:
+        """As the store reads them."""
+        return self.given[digest]
 
     async def __call__(
         self,
@@ -44,7 +58,7 @@ class Python:
         history: tuple[dict[str, Any], ...] | None = None,
         **more: Any,
     ) -> ToolOutput:
-        context = ToolContext(RunId("run-1"), arm(index), 0, "tenant", "call", timeout_s, history)
+        context = ToolContext(RunId("run-1"), arm(index), 0, "tenant", "call", timeout_s, history, self.files)
         return await self.tool.call({"code": code, **more}, context)
 
 
@@ -86,17 +100,53 @@ async def test_files_go_in_and_come_out_bounded(python: Python) -> None:
     )
     assert "```in.csv, 8 bytes\na,b\n1,2\n" in output.content
     assert "big.txt, the first 1000 bytes\n" + "x" * 1000 + "\n" in output.content
-    assert "raw, 1 bytes, base64\n/w==" in output.content
+    assert "[raw is no text, so it is not shown]" in output.content
     assert "'absent' is not attached: [Errno 2]" in output.content
     assert "'/etc/passwd' is not attached: '/etc/passwd' is not a plain file name" in output.content
+    came = [File("in.csv", b"a,b\n1,2\n"), File("big.txt", b"x" * 5000), File("raw", b"\xff")]
+    assert list(output.files) == came
+    assert "[given to the user: in.csv (8 bytes), big.txt (5,000 bytes), raw (1 bytes)]" in output.content
+    assert not output.storable
+
+
+async def test_a_file_too_large_to_be_given_back_is_shown_in_part_and_not_said_to_be_given(
+    python: Python,
+) -> None:
+    output = await python("open('big.txt', 'w').write('x' * 100_001)", return_files=["big.txt"])
+    assert "big.txt, the first 1000 bytes\n" in output.content
+    assert output.files == ()
+    assert "given to the user" not in output.content
+
+
+async def test_the_callers_files_are_there_from_the_start_and_again_after_a_loss(python: Python) -> None:
+    python.give(File("data.csv", b"n\n20\n22\n"), File("raw.bin", bytes(range(256))))
+    read = "print(sum(map(int, open('data.csv').read().split()[1:])), len(open('raw.bin', 'rb').read()))"
+    assert (await python(f"open('data.csv', 'a').write('0\\n')\n{read}")).content.startswith("42 256\n")
+    assert "gone" not in (await python(read, 1)).content
+    lost = await python("import os\nos._exit(3)")
+    assert "The session is lost" in lost.content
+    again = await python(read)
+    assert again.content.startswith("42 256\n[files new or changed: 'data.csv' (8 bytes)")
+
+
+async def test_files_that_do_not_fit_in_are_said_and_nothing_is_run(python: Python) -> None:
+    python.give(File("large.bin", bytes((1 << 20) + 1)))
+    output = await python("print('ran')")
+    assert output.is_error
+    assert "its files could not be put into it: large.bin has more than 1 MiB" in output.content
+    assert "ran" not in output.content
 
 
 @pytest.mark.timeout(240)
 async def test_plots_become_files_and_are_described(python: Python) -> None:
     code = "import matplotlib.pyplot as plt\nplt.plot([1, 4, 9], label='squares')\nplt.title('Growth')\nNone"
-    output = await python(code, timeout_s=110.0, return_files=["figure-1.png"], pure=True)
+    output = await python(code, timeout_s=110.0, pure=True)
     assert "[figure-1.png: 640 x 480 pixels; title 'Growth', line 'squares' of 3 points" in output.content
-    assert "figure-1.png, the first 1000 bytes, base64\niVBORw0KGgo" in output.content
+    assert "[given to the user: figure-1.png (" in output.content
+    (plot,) = output.files
+    assert plot.name == "figure-1.png"
+    assert plot.data.startswith(b"\x89PNG\r\n\x1a\n")
+    assert plot.data.endswith(b"IEND\xaeB`\x82")
     assert not output.is_error
 
 

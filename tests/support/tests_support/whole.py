@@ -32,7 +32,8 @@ from heavy.telemetry.metrics import RunMetrics
 from heavy.telemetry.tracing import Tracing
 from heavy.testing.replicas import Scripted, ScriptedReplica
 from heavy.testing.tools import ScriptedTool, tool_spec
-from heavy.tools.registry import ToolBox
+from heavy.tools.config import ToolsConfig
+from heavy.tools.registry import ToolBox, open_tools
 
 PROFILE: Final = Profile(
     name="scripted",
@@ -60,10 +61,15 @@ class Whole:
 
 @asynccontextmanager
 async def whole(
-    store_url: str, *, profile: Profile = PROFILE, replica: Replica | None = None, **changes: Any
+    store_url: str,
+    *,
+    profile: Profile = PROFILE,
+    replica: Replica | None = None,
+    tools: ToolsConfig | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Whole]:
     """A whole Heavy around a block; `changes` are settings. A `replica` of one's own answers in place of the
-    scripted one, under a `profile` of its own."""
+    scripted one, under a `profile` of its own; real `tools` stand in place of the scripted `probe`."""
     settings = Settings(**{"host": "127.0.0.1", "port": 0, "lease_s": 5.0, **changes})
     heavy = Whole()
     heavy.replica = ScriptedReplica(lambda request: heavy.script(request))
@@ -73,7 +79,9 @@ async def whole(
         stack.push_async_callback(store.close)
         equivalence = Equivalence()
         stack.push_async_callback(equivalence.close)
-        box = ToolBox([ScriptedTool(tool_spec("probe"))], {}, None)
+        probe = ToolBox([ScriptedTool(tool_spec("probe"))], {}, None)
+        box = probe if tools is None else await open_tools(tools, files=store.files)
+        stack.push_async_callback(box.close)
         deltas = Deltas(store.log, 0.02)
         deltas.start()
         stack.push_async_callback(deltas.stop)
@@ -82,7 +90,13 @@ async def whole(
         stack.push_async_callback(host.stop)
         heavy.service = CoordinatorService(
             Parts(store, host, book, equivalence, settings.lease_s),
-            PolicyDefaults(book.by_name, (profile.name,), settings, ("probe",)),
+            PolicyDefaults(
+                book.by_name,
+                (profile.name,),
+                settings,
+                ("probe",) if tools is None else tools.names,
+                () if tools is None else tools.file_tools,
+            ),
             settings,
             RunMetrics(CollectorRegistry(), ("probe",)),
             tracing,
