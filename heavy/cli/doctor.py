@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -31,7 +32,7 @@ from heavy.profiles.loader import ProfileBook
 from heavy.store.embedded import EmbeddedValkey
 from heavy.store.redis import connect
 from heavy.tools.config import read_tools
-from heavy.tools.registry import open_tools
+from heavy.tools.registry import limits_of, open_tools
 from heavy.tools.sandbox.level import sandbox_level
 from workers.engines.sglang.environment import cpu_environment
 
@@ -151,8 +152,12 @@ def _package(extra: str, module: str, use: str) -> Finding:
     return Finding(extra, OPTIONAL, f"{module} is not installed: {use}", f"pip install 'heavy[{extra}]'")
 
 
-async def _sandbox(_: Settings) -> list[Finding]:
-    level = await sandbox_level()
+async def _sandbox(settings: Settings) -> list[Finding]:
+    """The walls of a sandbox as the operator bounds it."""
+    python = None
+    with contextlib.suppress(HeavyError):  # what is wrong with the tools file is said of the tools
+        python = read_tools(settings.tools_file).tools.python
+    level = await sandbox_level(limits_of(python) if python is not None else None)
     health = FINE if level.works else MISSING
     found = [Finding("sandbox", health, "; ".join(level.walls) or "does not start")]
     lacking = OPTIONAL if level.works else MISSING

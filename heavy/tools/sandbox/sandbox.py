@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from heavy.core.clock import monotonic_s
-from heavy.tools.sandbox import bootstrap, jail
+from heavy.tools.sandbox import bootstrap, cgroup, jail
 from heavy.tools.sandbox.child import START_TIMEOUT_S, Child
 from heavy.tools.sandbox.jail import SandboxLimits, SandboxUnavailable
 from heavy.tools.sandbox.output import Output
@@ -75,7 +75,14 @@ class Sandbox:
         return self._jail.libraries
 
     async def probe(self) -> None:
-        """One real run that looks at its own walls. Raises `SandboxUnavailable` with what is missing."""
+        """One real run that looks at its own walls. Raises `SandboxUnavailable` with what is missing.
+
+        Limits that the operator asked the kernel for are a wall too: without them nothing is run.
+        """
+        if self.limits.cgroup and (problem := cgroup.problem(self.limits.cgroup)):
+            raise SandboxUnavailable(
+                f"No sandbox can be bounded by its cgroup, so no code is run: {problem}."
+            )
         run = await self.run(_PROBE, timeout_s=START_TIMEOUT_S)
         if run.ending is not Ending.FINISHED:
             said = run.stderr.strip() or run.ending

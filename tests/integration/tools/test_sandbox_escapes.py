@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,15 @@ async def test_where_nothing_can_be_confined_the_level_says_so(monkeypatch: pyte
     assert not level.works
     assert level.walls == ()
     assert "bwrap" in level.lacking[0][1]
+
+
+async def test_limits_that_the_kernel_was_asked_for_and_does_not_give_keep_code_from_running(
+    tmp_path: Path,
+) -> None:
+    level = await sandbox_level(replace(SMALL, cgroup=str(tmp_path)))
+    assert not level.works
+    assert f"{tmp_path} is no cgroup v2 directory" in level.lacking[0][1]
+    assert not os.listdir(tmp_path)
 
 
 def test_a_cgroup_is_made_bounded_and_removed(tmp_path: Path) -> None:

@@ -34,7 +34,10 @@ def test_what_is_missing_comes_with_what_mends_it(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text('name = "x"\n')
     tools = tmp_path / "tools" / "tools.toml"
     tools.parent.mkdir()
-    tools.write_text('[tools.web_search]\nprovider = "exa"\napi_key_env = "HEAVY_TEST_UNSET"\n')
+    tools.write_text(
+        '[tools.web_search]\nprovider = "exa"\napi_key_env = "HEAVY_TEST_UNSET"\n'
+        f'[tools.python]\ncgroup = "{tmp_path}"\n'
+    )
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -52,6 +55,7 @@ def test_what_is_missing_comes_with_what_mends_it(tmp_path: Path) -> None:
     assert "HEAVY_STORE_URL" in found["store"]["mend"]
     assert "ray start --head" in found["ray"]["mend"]
     assert "broken.toml" in found["profiles"]["seen"]
+    assert f"{tmp_path} is no cgroup v2 directory" in found["sandbox"]["mend"]
     assert "HEAVY_TEST_UNSET, which is not set" in found["tools"]["seen"]
     assert str(tools) in found["tools"]["mend"]
     assert found[f"port {port}"]["health"] == "optional"
