@@ -69,6 +69,9 @@ class Settings(BaseSettings):
     generation_silence_s: Seconds = 120.0
     """How long an engine may send nothing at all before the generation is given up."""
 
+    engine_log_dir: str = ""
+    """A directory, on each node, for all that its engines say: at most two files of 64 MB an engine, for a
+    week. Empty: only their last lines are kept, in the run store, for a day."""
     metrics_interval_s: Seconds = 2.0
     """How often a coordinator looks at the directory for what its metrics say of replicas and the store."""
     otlp_endpoint: str = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import signal
 import sys
 from collections import deque
@@ -13,6 +14,7 @@ import aiohttp
 
 from heavy.core import clock
 from heavy.core.errors import EngineUnavailable
+from workers.engine_log import EngineLogFile
 from workers.launch import EngineCommand, environment
 
 LOG_LINES_KEPT = 400
@@ -20,15 +22,21 @@ LOG_LINE_BYTES_MAX = 1 << 16
 READY_POLL_S = 0.2
 PROBE_TIMEOUT_S = 5.0
 STOP_GRACE_S = 20.0
+REST_OF_LOG_S = 1.0
+"""How long what an ended process left in the pipe is read; its end comes sooner, unless a child holds it."""
 
 
 class EngineProcess:
     """Owns one engine. `start` returns when it answers; `stop` is idempotent and leaves nothing behind."""
 
     def __init__(
-        self, name: str, command: EngineCommand, heard: Callable[[str], None] = lambda line: None
+        self,
+        name: str,
+        command: EngineCommand,
+        heard: Callable[[str], None] = lambda line: None,
+        log_dir: str = "",
     ) -> None:
-        """`heard` is told every line of its log."""
+        """`heard` is told every line of its log; a file in `log_dir`, if that is given, has all of them."""
         self.name = name
         self.base_url = command.base_url
         self._command = command
@@ -36,6 +44,7 @@ class EngineProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._log: deque[str] = deque(maxlen=LOG_LINES_KEPT)
         self._reader: asyncio.Task[None] | None = None
+        self._file = EngineLogFile(log_dir, name) if log_dir else None
 
     @property
     def pid(self) -> int:
@@ -46,6 +55,11 @@ class EngineProcess:
     def log(self) -> tuple[str, ...]:
         """The last lines it wrote."""
         return tuple(self._log)
+
+    @property
+    def log_problem(self) -> str:
+        """Why its log is not being written to its file; empty while it is, or where there is none."""
+        return self._file.problem if self._file else ""
 
     async def start(self, timeout_s: float) -> None:
         """Start and wait until it answers. Raises `EngineUnavailable` with the last lines of its log."""
@@ -66,6 +80,8 @@ class EngineProcess:
             env=environment(self._command.env),
             limit=LOG_LINE_BYTES_MAX,
         )
+        if self._file is not None:
+            self._file.start()
         self._reader = asyncio.create_task(self._read_log(self._process))
 
     async def exited(self) -> int:
@@ -85,15 +101,23 @@ class EngineProcess:
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(signal.SIGALRM)  # the guard's order to kill the whole session
                 await process.wait()
+        await self._hear_the_rest()
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
             self._reader = None
+        if self._file is not None:
+            await self._file.close()
 
     def failure(self, what: str) -> EngineUnavailable:
         """An error that says what happened and what the engine said last."""
-        tail = "\n".join(f"    {line}" for line in list(self._log)[-12:])
-        return EngineUnavailable(f"The engine of {self.name} {what}. Its last words:\n{tail}", self.name)
+        tail = "".join(f"\n    {line}" for line in list(self._log)[-12:])
+        said = (
+            f"Its last words:{tail}"
+            if tail
+            else f"It said nothing. By hand: {shlex.join(self._command.argv)}"
+        )
+        return EngineUnavailable(f"The engine of {self.name} {what}. {said}", self.name)
 
     async def until_ready(self, timeout_s: float) -> None:
         """Wait until it answers. Raises `EngineUnavailable` when it ends first or takes too long."""
@@ -103,11 +127,17 @@ class EngineProcess:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)) as session:
             while clock.monotonic_s() < until_s:
                 if process.returncode is not None:
+                    await self._hear_the_rest()
                     raise self.failure(f"ended at once with status {process.returncode}")
                 if await _answers(session, f"{self.base_url}/health"):
                     return
                 await asyncio.sleep(READY_POLL_S)
         raise self.failure(f"did not answer within {timeout_s:g} s")
+
+    async def _hear_the_rest(self) -> None:
+        """What an ended process had written and nobody has read: its last words, most of all."""
+        if self._reader is not None:
+            await asyncio.wait({self._reader}, timeout=REST_OF_LOG_S)
 
     async def _read_log(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
@@ -120,6 +150,8 @@ class EngineProcess:
                 return
             text = line.decode(errors="replace").rstrip()
             self._log.append(text)
+            if self._file is not None:
+                self._file.take(text)
             self._heard(text)
 
 

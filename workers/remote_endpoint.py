@@ -20,6 +20,7 @@ class RemoteEndpoint:
         self.base_url = profile.remote.base_url
         self.pid = 0
         self.log: tuple[str, ...] = ()
+        self.log_problem = ""
         self.nodes: tuple[str, ...] = ()
         self.lost_a_rank = False
 

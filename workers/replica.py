@@ -184,12 +184,19 @@ class Replica:
     async def _new_engine(self) -> Gang | RemoteEndpoint:
         if self._profile.engine == "remote":
             return RemoteEndpoint(self._replica, self._profile)
-        traces = self._settings.otlp_endpoint
-        if not self._group:
-            return Gang(self._replica, self._profile, "127.0.0.1", heard=self._hear, traces=traces)
-        await self._join_ranks()
-        host = await asyncio.to_thread(placement.serving_host)
-        return Gang(self._replica, self._profile, host, self._ranks, heard=self._hear, traces=traces)
+        host = "127.0.0.1"
+        if self._group:
+            await self._join_ranks()
+            host = await asyncio.to_thread(placement.serving_host)
+        return Gang(
+            self._replica,
+            self._profile,
+            host,
+            self._ranks,
+            heard=self._hear,
+            traces=self._settings.otlp_endpoint,
+            log_dir=self._settings.engine_log_dir,
+        )
 
     async def _join_ranks(self) -> None:
         """The actors of the other nodes, made once: they outlive the processes they own."""
@@ -200,7 +207,7 @@ class Replica:
             raise EngineUnavailable(f"The placement group {self._group} is gone.", self._replica)
         gpus = self._profile.serve.gpus / self._profile.serve.nodes
         joins = [
-            RayRank.create(self._replica, self._profile, group, index, gpus)
+            RayRank.create(self._replica, self._profile, group, index, gpus, self._settings.engine_log_dir)
             for index in range(1, self._profile.serve.nodes)
         ]
         self._ranks = list(await asyncio.gather(*joins))
@@ -273,7 +280,7 @@ class Replica:
             kv_tokens_used=load_now.kv_tokens_used,
             kv_tokens_max=load_now.kv_tokens_max,
             in_flight_max=profile.serve.in_flight_max,
-            detail=self._detail,
+            detail="; ".join(filter(None, (self._detail, engine.log_problem if engine else ""))),
             pid=engine.pid if engine else 0,
             nodes=engine.nodes if engine else (),
             revision=self._revision,

@@ -57,21 +57,20 @@ class Gang:
         others: Sequence[RankLink] = (),
         heard: Callable[[str], None] = lambda line: None,
         traces: str = "",
+        log_dir: str = "",
     ) -> None:
-        """`host` is where rank 0 listens, `traces` where spans go. Leases its ports; raises `ConfigError`."""
+        """`host` is where rank 0 listens, `traces` where spans go, `log_dir` where its log goes.
+
+        Leases its ports; raises `ConfigError`.
+        """
         self.name = name
         self.lost_a_rank = False
         """Whether it ended because a node or an actor of its went away: it cannot start again as it is."""
         self._others = tuple(others)
-        self._ports = [PortLease.take(host, HTTP_OFFSETS)]
-        place = Place(host, self._ports[0].port, traces=traces)
-        if others:
-            self._ports.append(PortLease.take(host, RENDEZVOUS_OFFSETS))
-            meeting = f"{host}:{self._ports[1].port}"
-            place = replace(place, nodes=len(others) + 1, rendezvous=meeting)
-        self._place = place
+        self._ports: list[PortLease] = []
         try:
-            self._first = EngineProcess(name, engine_command(profile, place), heard)
+            self._place = self._leased(host, traces)
+            self._first = EngineProcess(name, engine_command(profile, self._place), heard, log_dir)
         except BaseException:
             self._release_ports()
             raise
@@ -87,6 +86,11 @@ class Gang:
     def log(self) -> tuple[str, ...]:
         """The last lines of rank 0."""
         return self._first.log
+
+    @property
+    def log_problem(self) -> str:
+        """Why rank 0's log is not being written to its file; empty while it is."""
+        return self._first.log_problem
 
     async def start(self, timeout_s: float) -> None:
         """Start every rank and wait until rank 0 answers. Raises `EngineUnavailable` when any ends first."""
@@ -111,6 +115,15 @@ class Gang:
     def failure(self, what: str) -> EngineUnavailable:
         """An error that says what happened and what rank 0 said last."""
         return self._first.failure(what)
+
+    def _leased(self, host: str, traces: str) -> Place:
+        """Rank 0's place, on ports that are ours from now on. Raises `ConfigError`."""
+        self._ports.append(PortLease.take(host, HTTP_OFFSETS))
+        place = Place(host, self._ports[0].port, traces=traces)
+        if not self._others:
+            return place
+        self._ports.append(PortLease.take(host, RENDEZVOUS_OFFSETS))
+        return replace(place, nodes=len(self._others) + 1, rendezvous=f"{host}:{self._ports[1].port}")
 
     async def _spawn_all(self) -> None:
         places = [replace(self._place, rank=rank) for rank in range(1, self._place.nodes)]

@@ -39,8 +39,17 @@ class PortLease:
     def take(cls, host: str, offsets: Iterable[int] = (0,), directory: Path | None = None) -> PortLease:
         """Lease ports that nobody listens on and nobody else has leased. Raises `ConfigError`."""
         home = directory or Path(tempfile.gettempdir()) / f"heavy-ports-{os.getuid()}"
+        try:
+            return cls._search(host, tuple(offsets), home)
+        except OSError as error:
+            raise ConfigError(
+                f"Ports are leased by lock files in {home}, which cannot be written ({error.strerror}):"
+                " make room there, or set TMPDIR to a directory that has some."
+            ) from error
+
+    @classmethod
+    def _search(cls, host: str, distances: tuple[int, ...], home: Path) -> PortLease:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        distances = tuple(offsets)
         for _ in range(ATTEMPTS):
             port = random.randint(FIRST, LAST - max(distances))
             locks = _lock([home / str(port + distance) for distance in distances])

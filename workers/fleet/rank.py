@@ -29,9 +29,10 @@ logger = logging.getLogger(__name__)
 class Rank:
     """The class of the Ray actor, without Ray. It dies with the replica actor that made it."""
 
-    def __init__(self, name: str, profile: Profile) -> None:
+    def __init__(self, name: str, profile: Profile, log_dir: str) -> None:
         self._name = name
         self._profile = profile
+        self._log_dir = log_dir
         self._engine: EngineProcess | None = None
 
     async def node(self) -> str:
@@ -41,7 +42,8 @@ class Rank:
     async def spawn(self, place: Place) -> HeavyError | None:
         """Start the process of this rank; the error that kept it from starting."""
         try:
-            self._engine = EngineProcess(self._name, engine_command(self._profile, place))
+            command = engine_command(self._profile, place)
+            self._engine = EngineProcess(self._name, command, log_dir=self._log_dir)
             await self._engine.spawn()
         except HeavyError as error:
             return error
@@ -70,7 +72,7 @@ class RayRank:
 
     @classmethod
     async def create(
-        cls, replica: str, profile: Profile, group: PlacementGroup, index: int, gpus: float
+        cls, replica: str, profile: Profile, group: PlacementGroup, index: int, gpus: float, log_dir: str
     ) -> RayRank:
         """Make the actor and wait until it is there. Raises `EngineUnavailable`."""
         strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
@@ -81,7 +83,7 @@ class RayRank:
             max_concurrency=CALLS,
             scheduling_strategy=strategy,
         )
-        handle: Any = options.remote(f"{replica} rank {index}", profile)
+        handle: Any = options.remote(f"{replica} rank {index}", profile, log_dir)
         try:
             async with asyncio.timeout(RANK_START_S):
                 return cls(handle, await handle.node.remote())

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from heavy.core.errors import ConfigError
 from heavy.profiles.loader import load_profiles
 from workers.fleet.placement import Node, bundles_of, missing
 from workers.fleet.ports import FIRST, HTTP_OFFSETS, LAST, PortLease
@@ -82,3 +85,9 @@ def test_a_gang_needs_a_node_for_each_bundle() -> None:
 def test_a_replica_that_reserves_nothing_waits_for_nothing() -> None:
     assert bundles_of(load_profiles().get("simulated")) == []
     assert missing([], []) == ""
+
+
+def test_a_directory_for_leases_that_takes_no_files_is_said_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "full").touch()
+    with pytest.raises(ConfigError, match=r"lock files in .*full/ports, .*make room there, or set TMPDIR"):
+        PortLease.take("127.0.0.1", (0,), tmp_path / "full" / "ports")
