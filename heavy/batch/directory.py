@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import io
 import os
 import secrets
 from collections.abc import Iterator
@@ -38,6 +37,7 @@ LOGS: Final = "logs"
 LOCK: Final = ".lock"
 FORMAT: Final = 1
 TAIL_BYTES: Final = 1 << 16
+READ_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +93,21 @@ def read_log(root: Path, result: BatchResult) -> Iterator[Record]:
         raise ConfigError(f"{result.id}: its run was not logged; a batch logs when it is asked to.")
     file = root / LOGS / _log_name(RunId(result.run_id))
     try:
-        with file.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
-            for line in io.BufferedReader(stream):
+        with file.open("rb") as raw:
+            for line in _lines(raw):
                 yield load(Record, line)
     except (OSError, zstandard.ZstdError, ValidationError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
+
+
+def _lines(raw: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a compressed file. Raises `ZstdError` where it is cut off; a stream's reader would not."""
+    frame, rest = zstandard.ZstdDecompressor().decompressobj(), b""
+    while chunk := raw.read(READ_BYTES):
+        *lines, rest = (rest + frame.decompress(chunk)).split(b"\n")
+        yield from lines
+    if rest or not frame.eof:
+        raise zstandard.ZstdError("it is cut off")
 
 
 class BatchDirectory:

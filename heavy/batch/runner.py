@@ -28,6 +28,7 @@ from heavy.core.errors import (
     ServerUnavailable,
     StoreUnavailable,
     Unauthenticated,
+    first_of,
 )
 from heavy.core.ids import RunId, TrajectoryId
 from heavy.core.ledger import NOTHING_SPENT, Spend
@@ -185,7 +186,7 @@ class Batch:
                 async with asyncio.TaskGroup() as group:
                     await self._ask_all(group, manifest)
             except* HeavyError as failures:
-                raise _first(failures) from failures
+                raise first_of(failures) from failures
         return BatchEnd(self._reason, self.progress)
 
     async def _ask_all(self, group: asyncio.TaskGroup, manifest: Manifest) -> None:
@@ -325,12 +326,3 @@ def _require_own_fault(error: InvalidRequest) -> None:
     if faults:
         said = "; ".join(f"{fault.field}: {fault.problem}" for fault in faults)
         raise ConfigError(f"The server refuses the policy of this batch: {said}") from error
-
-
-def _first(failures: BaseExceptionGroup[HeavyError]) -> HeavyError:
-    """The first error of a group. (Groups nest where task groups do.)"""
-    found: BaseException = failures
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    assert isinstance(found, HeavyError)
-    return found

@@ -231,3 +231,12 @@ class MalformedStream(EngineError):
     """What the server sent cannot be read as a stream of chat completion chunks."""
 
     code = "malformed_stream"
+
+
+def first_of(failures: BaseExceptionGroup[HeavyError]) -> HeavyError:
+    """The first error of what a task group raised. (Groups nest where task groups do.)"""
+    found: BaseException = failures
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, HeavyError)
+    return found

@@ -15,7 +15,7 @@ from heavy.batch.directory import read_log, read_results, write_whole
 from heavy.batch.results import BatchResult, latest
 from heavy.core.codec import dump
 from heavy.core.draft import PolicyDraft
-from heavy.core.errors import JudgeFailed
+from heavy.core.errors import HeavyError, JudgeFailed, first_of
 from heavy.evals.analysis import findings
 from heavy.evals.evaluation import Evaluation
 from heavy.evals.grading import Graders
@@ -182,15 +182,18 @@ def _rollout(root: Path, result: BatchResult) -> Rollout:
 
 
 async def _each(rolled: Iterator[_Rolled], take: Any, at_once: int) -> None:
-    """Take each, `at_once` at a time, in whatever order they end."""
+    """Take each, `at_once` at a time, in whatever order they end. Raises what the first to fail raised."""
 
     async def worker() -> None:
         for one in rolled:
             await take(one)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(at_once):
-            group.create_task(worker())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(worker())
+    except* HeavyError as failures:
+        raise first_of(failures) from failures
 
 
 def _report(

@@ -11,7 +11,6 @@ DIR/report.*          made from all of the above, as often as one likes
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from heavy.batch.directory import write_whole
 from heavy.core.codec import dump, load
 from heavy.core.draft import PolicyDraft
 from heavy.core.errors import ConfigError
@@ -90,16 +90,20 @@ class Evaluation:
 def begin(directory: Path, dataset: Dataset, setting: Setting, judge_prompt: JudgePrompt) -> Evaluation:
     """Write an evaluation down, or find the same one there and go on with it.
 
-    Raises `ConfigError` when the directory holds another evaluation, naming what differs.
+    Raises `ConfigError` when the directory holds another evaluation, naming what differs, and `HeavyError`
+    when nothing can be written.
     """
     if (directory / SETTING).exists():
         found = open_evaluation(directory)
         _same(found, setting, dataset.questions, judge_prompt)
         return found
-    directory.mkdir(parents=True, exist_ok=True)
-    _write(directory / JUDGE_PROMPT, judge_prompt.text().encode())
-    _write(directory / QUESTIONS, b"".join(dump(question) + b"\n" for question in dataset.questions))
-    _write(directory / SETTING, dump(setting) + b"\n")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{directory} cannot be made: {error.strerror}; give another --out") from error
+    write_whole(directory / JUDGE_PROMPT, judge_prompt.text().encode())
+    write_whole(directory / QUESTIONS, b"".join(dump(question) + b"\n" for question in dataset.questions))
+    write_whole(directory / SETTING, dump(setting) + b"\n")
     return Evaluation(directory, setting, dataset.questions)
 
 
@@ -140,13 +144,3 @@ def _flat(setting: Setting) -> dict[str, Any]:
     """A setting field by field, those of its policy among them."""
     parts = ((part, f.name) for part in (setting.policy, setting) for f in fields(part))
     return {name: getattr(part, name) for part, name in parts if name != "policy"}
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

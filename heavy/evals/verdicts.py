@@ -6,6 +6,7 @@ the same every time; a judge's failures stay in it beside the verdicts, and coun
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -14,10 +15,14 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from heavy.aggregation.equivalence import Equivalence, normalise, plainly_same
+from heavy.batch.directory import cannot_write
 
 
 class Verdicts:
-    """The verdicts of one evaluation. Use it as a context manager; one process writes at a time."""
+    """The verdicts of one evaluation. Use it as a context manager; one process writes at a time.
+
+    Whatever writes raises `HeavyError` when the disk takes nothing; what was kept before is kept.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -27,21 +32,24 @@ class Verdicts:
 
     def __enter__(self) -> Self:
         good = 0
-        if self._path.exists():
-            with self._path.open("rb") as lines:
-                for line in lines:
-                    if not self._take(line):
-                        break
-                    good += len(line)
-        self._file = self._path.open("ab")
-        self._file.truncate(good)
+        try:
+            self._file = self._path.open("ab+")
+            self._file.seek(0)
+            for line in self._file:
+                if not self._take(line):
+                    break
+                good += len(line)
+            self._file.truncate(good)
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # told when it was written
+                self._file.close()
 
     def get(self, key: str) -> bool | None:
         """The verdict, where there is one."""
@@ -63,8 +71,11 @@ class Verdicts:
 
     def _append(self, entry: dict[str, Any]) -> None:
         assert self._file is not None, "the verdicts are not open"
-        self._file.write(json.dumps(entry).encode() + b"\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(entry).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
 
     def _take(self, line: bytes) -> bool:
         """Whether a line is whole: the last one may have been cut off when a process died."""

@@ -121,6 +121,12 @@ async def test_killed_in_the_middle_it_goes_on_pays_nothing_twice_and_reports_fr
     assert "SIMULATED" in (out / "report.md").read_text()
     assert "<svg" in (out / "report.html").read_text()
 
+    lost = next((out / "heavy" / "logs").iterdir())
+    lost.unlink()
+    without = await said("127.0.0.1:1", "eval", "report", out)
+    assert (without.code, without.err.count("\n")) == (78, 1), without.err
+    assert f"{lost} cannot be read" in without.err
+
 
 async def test_a_judge_that_fails_leaves_answers_ungraded_and_no_arm_is_asked_again(
     heavy: Whole, dataset: Path, tmp_path: Path

@@ -92,6 +92,10 @@ def test_a_log_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(read_log(tmp_path, result("a", run_id=run, log=name))) == records
     with pytest.raises(ConfigError, match="not logged"):
         list(read_log(tmp_path, result("b")))
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ConfigError, match="cut off"):
+        list(read_log(tmp_path, result("a", run_id=run, log=name)))
 
 
 def test_a_name_that_is_no_run_id_becomes_no_file(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from heavy.core.errors import ConfigError, JudgeFailed
+from heavy.core.errors import ConfigError, HeavyError, JudgeFailed
 from heavy.evals.judging import JudgeLimits, JudgePrompt, ModelJudge, UrlJudge, verdict_in
 from heavy.evals.questions import GraderName, Question
 from heavy.evals.verdicts import Verdicts
@@ -92,6 +93,35 @@ async def test_a_judge_that_is_down_is_not_asked_for_ever(tmp_path: Path) -> Non
             with pytest.raises(JudgeFailed):
                 await judge(QUESTION, f"Ada {number}", "Ada")
     assert len(scripted.attempts) == 4
+
+
+def put_many(path: Path) -> None:
+    with Verdicts(path) as verdicts:
+        for number in range(100):
+            verdicts.put(f"key-{number}", True)
+
+
+def test_a_disk_that_fills_is_told_and_verdicts_that_were_kept_are_whole(tmp_path: Path) -> None:
+    path = tmp_path / "v.jsonl"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(HeavyError, match="Make room and run the same command"):
+            put_many(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with Verdicts(path) as verdicts:
+        kept = [number for number in range(100) if verdicts.get(f"key-{number}")]
+        verdicts.put("key-99", False)
+    assert kept == list(range(len(kept)))
+    assert 10 < len(kept) < 99
+    with Verdicts(path) as verdicts:
+        assert (verdicts.get(f"key-{kept[-1]}"), verdicts.get("key-99")) == (True, False)
+
+
+def test_verdicts_that_cannot_be_opened_say_so(tmp_path: Path) -> None:
+    with pytest.raises(HeavyError, match="cannot be written"), Verdicts(tmp_path):
+        pass
 
 
 async def test_a_template_without_the_response_has_equal_answers_judged_once(tmp_path: Path) -> None:
