@@ -36,8 +36,9 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 50051
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8080
     tokens_file: str = ""
-    """Bearer tokens, one `tenant:token` a line, `tenant:token:admin` for administrators. Empty: no token is
-    asked for, and only loopback is served."""
+    """Bearer tokens, one `tenant:token` a line, `tenant:token:admin` for administrators,
+    `tenant:token:metrics` for who reads metrics. Empty: no token is asked for, and only loopback is
+    served."""
 
     rpcs_max: Annotated[int, Field(gt=0)] = 1_000
     """Calls one server has open at once, watchers included."""

@@ -1,4 +1,4 @@
-"""Who may call, as which tenant, and who administers: a file of `tenant:token[:admin]` lines."""
+"""Who may call, as which tenant, and who may more: a file of `tenant:token[:admin|:metrics]` lines."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ TOKENS_MAX: Final = 10_000
 _TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _TOKEN = re.compile(r"[!-~]+")
 _ADMIN: Final = "admin"
+_METRICS: Final = "metrics"
 _HOW = "send it as metadata (in HTTP: a header) `authorization: Bearer <token>`"
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """For whom a call is made. An administrator may also ask about what belongs to no tenant or to all."""
+    """For whom a call is made. An administrator may also ask about what belongs to no tenant or to all;
+    `metrics` may read the metrics, which name every tenant."""
 
     tenant: str
     admin: bool = False
+    metrics: bool = False
 
 
 class Tenants:
@@ -70,7 +73,8 @@ class Tenants:
 def load_tenants(path: str) -> Tenants:
     """Read a tokens file; an empty path means that no token is asked for.
 
-    A line is `tenant:token`, or `tenant:token:admin` for an administrator's; a tenant may have several.
+    A line is `tenant:token`, or `tenant:token:admin` for an administrator's, or `tenant:token:metrics` for
+    one that may read metrics, such as Prometheus's; a tenant may have several.
     Blank lines and lines that begin with # say nothing.
     Raises `ConfigError` with the number of the line that is wrong.
     """
@@ -111,7 +115,7 @@ def _parse(line: str) -> tuple[Caller, str, str]:
     tenant, _, rest = (part.strip() for part in line.partition(":"))
     token, third, mark = (part.strip() for part in rest.partition(":"))
     return (
-        Caller(tenant, admin=mark == _ADMIN),
+        Caller(tenant, admin=mark == _ADMIN, metrics=mark == _METRICS),
         _problem(line, tenant, token, mark if third else _ADMIN),
         token,
     )
@@ -126,8 +130,8 @@ def _problem(line: str, tenant: str, token: str, mark: str) -> str:
         return "the token is empty or contains spaces or characters outside ASCII"
     if len(token) < TOKEN_CHARS_MIN:
         return f"the token has {len(token)} characters; use at least {TOKEN_CHARS_MIN} random ones"
-    if mark != _ADMIN:
-        return "has a third field that is not `admin`; a token itself may hold no colon"
+    if mark not in (_ADMIN, _METRICS):
+        return "has a third field that is neither `admin` nor `metrics`; a token itself may hold no colon"
     return ""
 
 

@@ -20,11 +20,15 @@ from heavy.gateway.problems import told_as_json
 from heavy.gateway.requests import BODY_BYTES_MAX
 
 STOP_GRACE_S: Final = 3.0
+NOT_FOR_TENANTS: Final = (
+    "Metrics tell of all tenants: use a token whose line ends in `:metrics` or `:admin`.\n"
+)
 
 
 class Gateway:
     """The HTTP server of a coordinator process. `/healthz`, `/readyz` and the page's own files are open;
-    the API asks for a token where tokens are configured, and so does `/metrics`: its labels name tenants.
+    the API asks for a token where tokens are configured. `/metrics` then wants an administrator's, or one
+    that may read metrics: its labels name every tenant.
     """
 
     def __init__(
@@ -101,14 +105,16 @@ class Gateway:
         return web.Response(text="ready\n" if ready else "not ready\n", status=200 if ready else 503)
 
     def _guarded(self, handler: Handler) -> Handler:
-        """The handler, for callers with a token only (or for everybody where none is configured)."""
+        """The handler, for callers who may read metrics (or for everybody where no token is configured)."""
 
         async def guard(request: web.Request) -> web.StreamResponse:
             try:
-                self._tenants.identify(request.headers.getall("Authorization", []))
+                caller = self._tenants.identify(request.headers.getall("Authorization", []))
             except Unauthenticated as error:
                 challenge = {"WWW-Authenticate": 'Bearer realm="heavy"'}
                 return web.Response(text=f"{error}\n", status=401, headers=challenge)
+            if not (caller.admin or caller.metrics):
+                return web.Response(text=NOT_FOR_TENANTS, status=403)
             return await handler(request)
 
         return guard

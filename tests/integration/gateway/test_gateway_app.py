@@ -82,11 +82,15 @@ async def test_metrics_ask_for_a_token_where_tokens_are_configured(
     http: aiohttp.ClientSession, registry: CollectorRegistry, coordinator: CoordinatorService, tmp_path: Path
 ) -> None:
     path = tmp_path / "tokens"
-    path.write_text(f"alice:{TOKEN}\n")
+    path.write_text(f"alice:{TOKEN[::-1]}\nroot:{TOKEN}-root:admin\nprometheus:{TOKEN}:metrics\n")
     gateway = Gateway(Settings(http_port=0, tokens_file=str(path)), registry, lambda: True, coordinator)
     await gateway.start()
     try:
         assert (await get(http, gateway, "/metrics"))[0] == 401
+        tenant = await get(http, gateway, "/metrics", {"Authorization": f"Bearer {TOKEN[::-1]}"})
+        assert tenant[0] == 403, "what a tenant spends is no other tenant's business"
+        assert ":metrics" in tenant[1]
+        assert (await get(http, gateway, "/metrics", {"Authorization": f"Bearer {TOKEN}-root"}))[0] == 200
         assert (await get(http, gateway, "/metrics", {"Authorization": "Bearer wrong"}))[0] == 401
         assert (await get(http, gateway, "/metrics", {"Authorization": f"Bearer {TOKEN}"}))[0] == 200
         assert (await get(http, gateway, "/healthz"))[0] == 200

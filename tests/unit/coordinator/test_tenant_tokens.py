@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from heavy.coordinator.tenants import Caller, Tenants, is_loopback, load_tenants
 from heavy.core.errors import ConfigError, Unauthenticated
 
-A, B, C = "alice-token-0123456789", "bob-token-0123456789", "alice-admin-0123456789"
+A, B, C, D = "alice-token-0123456789", "bob-token-0123456789", "alice-admin-0123456789", "watch-0123456789"
 
 
 def load(tmp_path: Path, text: str) -> Tenants:
@@ -28,11 +28,12 @@ def test_without_a_file_everybody_is_the_default_tenant() -> None:
 
 
 def test_a_tenant_may_have_several_tokens(tmp_path: Path) -> None:
-    tenants = load(tmp_path, f"# people\n\nalice:{A}\r\n  bob : {B}  \nalice:{C}:admin\n")
+    tenants = load(tmp_path, f"# people\n\nalice:{A}\r\n  bob : {B}  \nalice:{C}:admin\nwatch:{D}:metrics\n")
     assert not tenants.open
     assert tenants.identify([f"Bearer {A}"]) == Caller("alice")
     assert tenants.identify([f"bearer  {B}"]) == Caller("bob")
     assert tenants.identify([f"BEARER {C}"]) == Caller("alice", admin=True)
+    assert tenants.identify([f"Bearer {D}"]) == Caller("watch", metrics=True)
 
 
 @pytest.mark.parametrize(
