@@ -139,7 +139,7 @@ def build(limits: SandboxLimits, *, session: bool = False, libraries: tuple[str,
         *_system(),
         *_interpreter(),
         *(word for name, path in packages.items() for word in ("--ro-bind", path, f"/python/site/{name}")),
-        *("--proc", "/proc", "--dev", "/dev"),
+        *("--proc", "/proc", *_FIRST_HIDDEN, "--dev", "/dev"),
         *("--perms", "1777", "--size", str(limits.tmp_bytes), "--tmpfs", "/tmp"),
         *_own_packages(limits.packages),
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"),
@@ -148,6 +148,11 @@ def build(limits: SandboxLimits, *, session: bool = False, libraries: tuple[str,
     program = ["/python/bin/python3", "-s", "-S", "-P", "-B", "-c", text, *limits.arguments()]
     versions = {dist.metadata["Name"]: dist.version for dist in _installed(libraries)}
     return Jail(tuple(command), tuple(program), seccomp.program(machine), versions, session)
+
+
+_FIRST_HIDDEN: Final = ("--perms", "0500", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1")
+"""Where the server is no root, the namespace's first process (bwrap) has the code's own user: through its
+/proc/1/mem the code could run there, without rlimits."""
 
 
 def _bwrap() -> str:

@@ -22,6 +22,7 @@ _RETURN: Final = 0x06  # BPF_RET | BPF_K
 _NUMBER_AT: Final = 0  # offsets in struct seccomp_data
 _ARCH_AT: Final = 4
 _ARGUMENT_0_AT: Final = 16  # its low half: both architectures are little-endian
+_ARGUMENT_1_AT: Final = 24
 
 _ALLOW: Final = 0x7FFF0000
 _KILL: Final = 0x80000000
@@ -30,6 +31,7 @@ _X32_BIT: Final = 0x40000000
 
 _AF_UNIX: Final = 1
 _CLONE_THREAD: Final = 0x00010000
+_PR_SET_DUMPABLE: Final = 4
 
 _DENIED: Final[dict[str, tuple[int | None, int | None]]] = {
     # name: (x86_64, aarch64); None where the architecture has no such call
@@ -112,6 +114,18 @@ _DENIED: Final[dict[str, tuple[int | None, int | None]]] = {
 }
 
 
+_NOT_OF_THE_FIRST: Final[dict[str, tuple[int, int]]] = {
+    # judged by the process they are about: never the namespace's first, which keeps the sandbox
+    "kill": (62, 129),
+    "tkill": (200, 130),
+    "tgkill": (234, 131),
+    "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240),
+    "pidfd_open": (434, 434),
+    "prlimit64": (302, 261),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class _Machine:
     """What differs between architectures: AUDIT_ARCH_*, the column above, calls judged by an argument."""
@@ -120,12 +134,13 @@ class _Machine:
     column: int
     clone: int
     clone3: int
+    prctl: int
     sockets: tuple[int, int]
 
 
 _MACHINES: Final = {
-    "x86_64": _Machine(0xC000003E, 0, clone=56, clone3=435, sockets=(41, 53)),
-    "aarch64": _Machine(0xC00000B7, 1, clone=220, clone3=435, sockets=(198, 199)),
+    "x86_64": _Machine(0xC000003E, 0, clone=56, clone3=435, prctl=157, sockets=(41, 53)),
+    "aarch64": _Machine(0xC00000B7, 1, clone=220, clone3=435, prctl=167, sockets=(198, 199)),
 }
 
 SUPPORTED: Final = tuple(_MACHINES)
@@ -146,13 +161,24 @@ def program(machine: str) -> bytes:
         number = numbers[this.column]
         if number is not None:
             instructions += _if_number(number, [_op(_RETURN, _DENY | errno.EPERM)])
+    for numbers in _NOT_OF_THE_FIRST.values():
+        instructions += _if_number(numbers[this.column], _other_than_the_first())
     # Its flags are in memory, where a filter cannot look; without it libc falls back to clone.
     instructions += _if_number(this.clone3, [_op(_RETURN, _DENY | errno.ENOSYS)])
     instructions += _if_number(this.clone, _threads_only())
+    instructions += _if_number(this.prctl, _never_dumpable())
     for number in this.sockets:
         instructions += _if_number(number, _local_sockets_only())
     instructions.append(_op(_RETURN, _ALLOW))
     return b"".join(instructions)
+
+
+def _other_than_the_first() -> list[bytes]:
+    return [
+        _op(_LOAD, _ARGUMENT_0_AT),
+        *_if_number(1, [_op(_RETURN, _DENY | errno.EPERM)]),
+        _op(_RETURN, _ALLOW),
+    ]
 
 
 def _threads_only() -> list[bytes]:
@@ -160,6 +186,14 @@ def _threads_only() -> list[bytes]:
         _op(_LOAD, _ARGUMENT_0_AT),
         _op(_IF_ANY_BIT, _CLONE_THREAD, 1, 0),
         _op(_RETURN, _DENY | errno.EPERM),
+        _op(_RETURN, _ALLOW),
+    ]
+
+
+def _never_dumpable() -> list[bytes]:
+    return [
+        _op(_LOAD, _ARGUMENT_0_AT),
+        *_if_number(_PR_SET_DUMPABLE, [_op(_LOAD, _ARGUMENT_1_AT), *_unless_equal(0, _DENY | errno.EPERM)]),
         _op(_RETURN, _ALLOW),
     ]
 

@@ -22,6 +22,8 @@ from heavy.tools.sandbox.jail import SandboxLimits, SandboxUnavailable
 from heavy.tools.sandbox.sandbox import Ending, Execution, Sandbox
 from heavy.tools.toolset import Toolset
 
+from tests_support.users import as_ordinary_user
+
 SMALL = SandboxLimits(
     cpu_s=3, memory_bytes=160 << 20, tmp_bytes=8 << 20, file_bytes=4 << 20, output_bytes=8 << 10
 )
@@ -431,23 +433,8 @@ async def main():
         print(path, wrote.ending)
 asyncio.run(main())
 """
-    command = [*_as_ordinary_user(), sys.executable, "-c", script]
+    command = [*as_ordinary_user(), sys.executable, "-c", script]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
     assert done.stdout.split("\n")[0].startswith("65534 1000"), done
     assert "PermissionError" in done.stdout
     assert re.findall(r"(/\S+) finished", done.stdout) == ["/tmp/x"], done.stdout
-
-
-def _as_ordinary_user() -> list[str]:
-    """A command prefix that drops to nobody. Folders that only root may enter are replaced on the way."""
-    from heavy.tools.sandbox import jail
-
-    closed = {path for path in Path(sys.base_prefix).parents if path.stat().st_mode & 0o001 == 0}
-    prefix = [jail._bwrap(), "--dev-bind", "/", "/", "--cap-add", "ALL"]
-    for path in sorted(closed):
-        inside = Path(sys.base_prefix).relative_to(path)
-        prefix += ["--perms", "0755", "--tmpfs", str(path)]
-        for depth in range(len(inside.parts)):
-            prefix += ["--perms", "0755", "--dir", str(path.joinpath(*inside.parts[: depth + 1]))]
-        prefix += ["--bind", sys.base_prefix, sys.base_prefix]
-    return [*prefix, "--", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "HOME=/tmp"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from heavy.tools.sandbox.level import WALLS, sandbox_level
 from heavy.tools.sandbox.sandbox import Ending, Sandbox
 
 from tests_support.up import alive, processes_below
+from tests_support.users import as_ordinary_user
 
 SMALL = SandboxLimits(cpu_s=2, memory_bytes=256 << 20, threads=16, files=64, tmp_bytes=4 << 20)
 
@@ -43,25 +46,8 @@ def call(number, *arguments):
 print(json.dumps(found))
 """
 
-
-async def tried(attempts: str, limits: SandboxLimits = SMALL) -> dict[str, Any]:
-    """What became of each attempt: what it gave, or the name of the error."""
-    code = ATTEMPTS.format(attempts=attempts)
-    run = await Sandbox(limits).run(code, timeout_s=60.0)
-    assert run.ending is Ending.FINISHED, run.stderr
-    found: dict[str, Any] = json.loads(run.stdout)
-    return found
-
-
-def refused(found: dict[str, Any]) -> None:
-    """Every attempt ended in an error."""
-    assert found
-    came_through = {name: said for name, said in found.items() if not said.endswith("Error")}
-    assert came_through == {}
-
-
-async def test_proc_and_sys_open_no_way_to_the_host() -> None:
-    found = await tried("""
+# What is attempted, by what it is against.
+PROC_AND_SYS = """
 for path in ('/proc/sys/kernel/core_pattern', '/proc/sys/kernel/modprobe', '/proc/sysrq-trigger',
              '/proc/1/mem', '/proc/1/oom_score_adj', '/proc/sys/vm/drop_caches', '/proc/self/uid_map',
              '/proc/self/setgroups', '/proc/timer_list', '/proc/acpi/x'):
@@ -73,12 +59,14 @@ for path in ('/proc/kcore', '/proc/1/environ', '/proc/1/root/etc/passwd', '/proc
     attempt('read ' + path, lambda: read(path))
 attempt('list /sys', lambda: os.listdir('/sys'))
 attempt('escape by root link', lambda: os.listdir('/proc/1/root/home'))
-""")
-    refused(found)
-
-
-async def test_no_process_can_be_made_by_any_call() -> None:
-    found = await tried("""
+for path in ('/proc/1/mem', '/proc/1/task/1/mem', '/proc/1/oom_score_adj',
+             '/proc/self/oom_score_adj', '/proc/thread-self/oom_score_adj'):
+    attempt('open ' + path, lambda: open(path, 'r+b'))
+for name in ('environ', 'cmdline', 'maps', 'status', 'fd', 'exe', 'root', 'cwd', 'ns'):
+    attempt('see ' + name, lambda: read('/proc/1/' + name) or os.listdir('/proc/1/' + name))
+attempt('dumpable', lambda: call(157 if os.uname().machine == 'x86_64' else 167, 4, 1, 0, 0, 0))
+"""
+PROCESSES = """
 attempt('fork', os.fork)
 attempt('forkpty', os.forkpty)
 attempt('spawn', lambda: os.posix_spawn('/python/bin/python3', ['x'], {}))
@@ -87,30 +75,18 @@ attempt('shell', lambda: 'Error' if os.system('true') else 'ran')
 attempt('vfork', lambda: call(58 if sys.maxsize and os.uname().machine == 'x86_64' else 220, 17))
 attempt('clone', lambda: call(56 if os.uname().machine == 'x86_64' else 220, 17, 0, 0, 0, 0))
 attempt('clone3', lambda: call(435, ctypes.byref(ctypes.create_string_buffer(88)), 88))
-""")
-    found["shell"] = found["shell"].strip("'")
-    refused(found)
-
-
-async def test_signals_reach_nobody_else_and_stopping_oneself_is_not_for_ever() -> None:
-    found = await tried("""
+"""
+SIGNALS = """
 attempt('kill 1', lambda: os.kill(1, 0))
 attempt('pidfd 1', lambda: signal.pidfd_send_signal(os.pidfd_open(1), signal.SIGKILL))
 attempt('parent', lambda: os.kill(os.getppid(), signal.SIGKILL) if os.getppid() else call(1 << 30))
 attempt('outside', lambda: os.kill(99999, 0))
 attempt('group of init', lambda: os.killpg(1, signal.SIGTERM))
 attempt('priority', lambda: os.setpriority(os.PRIO_PROCESS, 0, -10))
-""")
-    refused(found)
-    stopped = await Sandbox(SMALL).run("import os; os.kill(os.getpid(), 19)", timeout_s=3.0)
-    assert stopped.ending is Ending.TIMEOUT
-    everybody = await Sandbox(SMALL).run("import os; os.kill(-1, 9); print('alive')", timeout_s=20.0)
-    assert everybody.ending in (Ending.FINISHED, Ending.KILLED, Ending.EXCEPTION)
-    assert alive({os.getpid()})
-
-
-async def test_namespaces_and_mounts_stay_as_they_are() -> None:
-    found = await tried("""
+attempt('limits of 1', lambda: __import__('resource').prlimit(1, 0))
+attempt('stop 1', lambda: os.kill(1, signal.SIGSTOP))
+"""
+NAMESPACES = """
 x86 = os.uname().machine == 'x86_64'
 attempt('unshare user', lambda: call(272 if x86 else 97, 0x10000000))
 attempt('unshare mount', lambda: call(272 if x86 else 97, 0x00020000))
@@ -131,8 +107,66 @@ attempt('bpf', lambda: call(321 if x86 else 280, 0, 0, 0))
 attempt('io_uring', lambda: call(425, 1, 0))
 attempt('ptrace', lambda: call(101 if x86 else 117, 16, 1, 0, 0))
 attempt('kernel keys', lambda: call(250 if x86 else 219, 0, -3, 0))
-""")
+"""
+ESCAPES = (PROC_AND_SYS, PROCESSES, SIGNALS, NAMESPACES)
+
+
+async def tried(attempts: str, limits: SandboxLimits = SMALL) -> dict[str, Any]:
+    """What became of each attempt: what it gave, or the name of the error."""
+    code = ATTEMPTS.format(attempts=attempts)
+    run = await Sandbox(limits).run(code, timeout_s=60.0)
+    assert run.ending is Ending.FINISHED, run.stderr
+    found: dict[str, Any] = json.loads(run.stdout)
+    return found
+
+
+def refused(found: dict[str, Any]) -> None:
+    """Every attempt ended in an error."""
+    assert found
+    came_through = {name: said for name, said in found.items() if not said.strip("'").endswith("Error")}
+    assert came_through == {}
+
+
+async def test_proc_and_sys_open_no_way_to_the_host() -> None:
+    found = await tried(PROC_AND_SYS)
     refused(found)
+
+
+async def test_no_process_can_be_made_by_any_call() -> None:
+    found = await tried(PROCESSES)
+    refused(found)
+
+
+async def test_signals_reach_nobody_else_and_stopping_oneself_is_not_for_ever() -> None:
+    found = await tried(SIGNALS)
+    refused(found)
+    stopped = await Sandbox(SMALL).run("import os; os.kill(os.getpid(), 19)", timeout_s=3.0)
+    assert stopped.ending is Ending.TIMEOUT
+    everybody = await Sandbox(SMALL).run("import os; os.kill(-1, 9); print('alive')", timeout_s=20.0)
+    assert everybody.ending in (Ending.FINISHED, Ending.KILLED, Ending.EXCEPTION)
+    assert alive({os.getpid()})
+
+
+async def test_namespaces_and_mounts_stay_as_they_are() -> None:
+    found = await tried(NAMESPACES)
+    refused(found)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the other half: these tests run as an ordinary user already")
+async def test_an_ordinary_users_sandbox_holds_against_all_of_it_too() -> None:
+    """There the code and bwrap's own process in the namespace have the same user."""
+    script = """
+import asyncio, os, sys
+sys.path[:0] = ["tests/support"]
+from tests.integration.tools.test_sandbox_escapes import ESCAPES, refused, tried
+assert os.geteuid() == 65534
+for attempts in ESCAPES:
+    refused(asyncio.run(tried(attempts)))
+print("all refused")
+"""
+    command = [*as_ordinary_user(), "PYTHONDONTWRITEBYTECODE=1", sys.executable, "-c", script]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "all refused\n", done.stderr
 
 
 async def test_what_one_call_leaves_behind_no_other_finds() -> None:

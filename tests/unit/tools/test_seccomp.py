@@ -15,9 +15,9 @@ CLONE = {"x86_64": 56, "aarch64": 220}
 SOCKET = {"x86_64": 41, "aarch64": 198}
 
 
-def verdict(program: bytes, arch: int, number: int, argument: int = 0) -> int:
+def verdict(program: bytes, arch: int, number: int, argument: int = 0, second: int = 0) -> int:
     """Interpret a classic BPF program over one struct seccomp_data."""
-    data = struct.pack("=IIQ6Q", number, arch, 0, argument, 0, 0, 0, 0, 0)
+    data = struct.pack("=IIQ6Q", number, arch, 0, argument, second, 0, 0, 0, 0)
     operations = list(struct.iter_unpack("=HBBI", program))
     accumulator = at = 0
     for _ in range(len(operations)):
@@ -59,6 +59,25 @@ def test_clone_makes_threads_only_and_sockets_are_local_only(machine: str) -> No
         assert verdict(program, ARCH[machine], number, 1) == ALLOW
         for family in (2, 10, 16, 17):
             assert verdict(program, ARCH[machine], number, family) == ERRNO | 97
+
+
+@pytest.mark.parametrize("machine", seccomp.SUPPORTED)
+def test_the_process_that_keeps_the_sandbox_is_not_to_be_signalled(machine: str) -> None:
+    program, column = seccomp.program(machine), list(ARCH).index(machine)
+    for name, numbers in seccomp._NOT_OF_THE_FIRST.items():
+        assert verdict(program, ARCH[machine], numbers[column], 1) == ERRNO | 1, name
+        for other in (0, 2, 0xFFFFFFFF):
+            assert verdict(program, ARCH[machine], numbers[column], other) == ALLOW, name
+
+
+@pytest.mark.parametrize("machine", seccomp.SUPPORTED)
+def test_a_process_makes_itself_undumpable_for_good(machine: str) -> None:
+    program = seccomp.program(machine)
+    number = {"x86_64": 157, "aarch64": 167}[machine]
+    assert verdict(program, ARCH[machine], number, 4, 0) == ALLOW
+    for dumpable in (1, 2, 0xFFFFFFFF):
+        assert verdict(program, ARCH[machine], number, 4, dumpable) == ERRNO | 1
+    assert verdict(program, ARCH[machine], number, 15, 1) == ALLOW
 
 
 def test_calls_of_another_architecture_and_the_x32_numbers_are_deadly() -> None:
