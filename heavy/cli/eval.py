@@ -103,7 +103,10 @@ _ASKING = (
         help="Questions out at once; fewer while the server is full.",
     ),
     click.option(
-        "--budget", type=click.FloatRange(0, min_open=True), metavar="USD", help="What all may cost."
+        "--budget",
+        type=click.FloatRange(0, min_open=True),
+        metavar="USD",
+        help="What all may cost, a judge apart.",
     ),
     click.option("--budget-tokens", type=click.IntRange(1), help="What all may take, prompt and output."),
     click.option("--retry-failed", is_flag=True, help="Ask again what has failed before."),

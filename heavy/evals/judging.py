@@ -101,12 +101,9 @@ class ServedJudge:
 class UrlJudge:
     """A judge behind any OpenAI-compatible address. Use it as a context manager."""
 
-    def __init__(
-        self, base_url: str, model: str, api_key: str, *, timeout_s: float, temperature: float | None = None
-    ) -> None:
+    def __init__(self, base_url: str, model: str, api_key: str, *, timeout_s: float) -> None:
         self._url = f"{base_url.rstrip('/')}/chat/completions"
         self._model = model
-        self._sampling = {} if temperature is None else {"temperature": temperature}
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._session: aiohttp.ClientSession | None = None
@@ -122,7 +119,7 @@ class UrlJudge:
     async def __call__(self, prompt: str, key: str, attempt: int) -> str:
         """Ask. Raises `JudgeFailed` with what the server said."""
         assert self._session is not None, "the judge is not open"
-        body = {"model": self._model, "messages": [{"role": "user", "content": prompt}], **self._sampling}
+        body = {"model": self._model, "messages": [{"role": "user", "content": prompt}]}
         try:
             async with self._session.post(self._url, json=body) as response:
                 said = await _bounded(response.content)
