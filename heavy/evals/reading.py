@@ -13,7 +13,7 @@ from heavy.aggregation.equivalence import as_number, normalise
 from heavy.evals.questions import LETTERS, GraderName, Question
 
 _CONFIDENCE: Final = re.compile(
-    r"^[\s>#*_`-]*confidence(?:\s+(?:score|level))?[\s*_`]*[:=][\s*_`]*(\d{1,3}(?:\.\d{1,6})?)\s*(%?)",
+    r"^[\s>#*_`-]*confidence(?:\s+(?:score|level))?[\s*_`]*[:=][\s*_`$]*(\d{1,3}(?:\.\d{1,6})?)\s*((?:\\?%)?)",
     re.IGNORECASE | re.MULTILINE,
 )
 _LETTER: Final = re.compile(

@@ -136,6 +136,7 @@ async def test_a_judge_that_is_wanted_and_not_there_is_a_setting_to_mend(graders
         ("Answer: 4\nConfidence: 85%", 0.85),
         ("**Confidence:** 85", 0.85),
         ("Confidence: 0.85", 0.85),
+        ("Confidence: $0.5\\%$", 0.005),
         ("Confidence: 1", 0.01),
         ("Confidence: 40%\nConfidence: 90%", 0.9),
         ("Confidence: 140%", None),
