@@ -190,7 +190,10 @@ class McpSection(_Part):
     timeout_s: Seconds = 60.0
     start_timeout_s: Seconds = 30.0
     calls_at_once_max: Positive = 8
+    message_bytes_max: Positive = 16 << 20
+    """Of one message of the protocol; a server that sends a larger one is cut off."""
     output_bytes_max: Positive = 4 << 20
+    """Of a result, as the cache and the transcript may have it."""
     tools_max: Positive = 128
     description_chars_max: Positive = 4_000
     reconnect_max_s: Seconds = 60.0

@@ -11,20 +11,20 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
 import httpx2
-from mcp import Client, MCPError, StdioServerParameters, stdio_client
+from mcp import Client, MCPError
 from mcp.client.session import IncomingMessage
-from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
 from mcp.types import CONNECTION_CLOSED, CallToolResult, Implementation, Tool, ToolListChangedNotification
 
 from heavy.core.errors import ConfigError
 from heavy.tools.config import McpSection, secret_of
+from heavy.tools.mcp_transport import transport
 
 _log = logging.getLogger(__name__)
 
@@ -136,6 +136,7 @@ class McpServer:
             try:
                 await self._connection(words)
                 told = ""  # it was there: that it went is news
+                self.problem += words.said()
             except asyncio.CancelledError:
                 if (task := asyncio.current_task()) is None or task.cancelling():
                     raise
@@ -296,30 +297,10 @@ class McpServer:
                 break
         return tuple(found[: self.section.tools_max])
 
-    @asynccontextmanager
-    async def _client(self, words: _LastWords) -> AsyncIterator[Client]:
-        """An open client. It offers the server nothing: no sampling, no roots, no questions to people."""
-        section = self.section
-        if section.command:
-            program, *arguments = section.command
-            environment = {name: self._secrets[variable] for name, variable in section.env.items()}
-            parameters = StdioServerParameters(
-                command=program, args=arguments, env=environment, cwd=self.section.cwd or None
-            )
-            async with self._opened(stdio_client(parameters, errlog=words.file)) as client:
-                yield client
-            return
-        headers = {name: self._secrets[variable] for name, variable in section.headers.items()}
-        times = httpx2.Timeout(section.start_timeout_s, read=None)
-        async with (
-            httpx2.AsyncClient(headers=headers, timeout=times) as http,
-            self._opened(streamable_http_client(section.url, http_client=http)) as client,
-        ):
-            yield client
-
-    def _opened(self, transport: Any) -> Client:
+    def _client(self, words: _LastWords) -> Client:
+        """A client to be opened. It offers the server nothing: no sampling, no roots, no questions."""
         return Client(
-            transport,
+            transport(self.section, self._secrets, words.file),
             client_info=Implementation(name="heavy", version="1"),
             message_handler=self._heard,
             cache=None,
@@ -339,6 +320,7 @@ class _LastWords:
 
     def said(self) -> str:
         """What it said last, as a clause for a message; empty when it said nothing."""
+        self._drain()
         text = " ".join(self._tail.decode("utf-8", "replace").split())
         return f" (it said: {text[-500:]})" if text else ""
 

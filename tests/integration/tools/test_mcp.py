@@ -13,7 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from mcp.types import Tool as McpDeclaration
 from mcp.types import ToolAnnotations
 
@@ -24,6 +27,7 @@ from heavy.tools.api import Tool
 from heavy.tools.config import McpSection, ToolsConfig
 from heavy.tools.mcp_server import McpUnavailable
 from heavy.tools.mcp_tool import spec_of
+from heavy.tools.mcp_transport import MessageTooLarge, bounded
 from heavy.tools.registry import ToolBox, open_tools
 from workers.launch import free_port
 
@@ -183,6 +187,57 @@ async def test_a_key_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("HEAVY_TEST_KEY", raising=False)
     async with opened(keyed=McpSection(command=UNRULY, env={"KEY": "HEAVY_TEST_KEY"})) as box:
         assert "HEAVY_TEST_KEY, which is not set" in box.missing["keyed__*"]
+
+
+async def test_a_program_that_sends_too_large_a_message_is_cut_off_and_started_again() -> None:
+    section = McpSection(command=UNRULY, effects="read", message_bytes_max=100_000, reconnect_max_s=0.5)
+    async with opened(own=section) as box:
+        first = (await ask(box, "own__pid")).content
+        assert len((await ask(box, "own__flood", size=20_000)).content) == 20_000
+        flooded = await ask(box, "own__flood", timeout_s=60.0, size=200_000)
+        assert flooded.is_error
+        assert "connection was lost" in flooded.content
+        assert (await ask(box, "own__pid", timeout_s=60.0)).content != first
+    await until(lambda: not Path(f"/proc/{first}").exists())
+
+
+@pytest.fixture
+def unruly_url() -> Iterator[str]:
+    """The one of our own over streamable HTTP."""
+    port = free_port()
+    with subprocess.Popen([*UNRULY, str(port)]) as process:
+        yield f"http://127.0.0.1:{port}/mcp"
+        process.terminate()
+
+
+async def test_an_address_that_answers_too_much_fails_that_call_alone(unruly_url: str) -> None:
+    section = McpSection(url=unruly_url, effects="read", message_bytes_max=100_000, reconnect_max_s=0.5)
+    async with opened(web=section) as box:
+        await until(lambda: _offers(box, "web"))
+        first = (await ask(box, "web__pid")).content
+        flooded = await ask(box, "web__flood", size=200_000)
+        assert flooded.is_error
+        assert len(flooded.content) < 1_000
+        assert (await ask(box, "web__pid", timeout_s=60.0)).content == first
+
+
+async def test_answers_over_http_are_counted_as_they_come_and_never_unpacked() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        large = request.path == "/large"
+        response = web.Response(body=b"x" * (5_000 if large else 10), content_type="application/json")
+        if request.path == "/packed":
+            response.headers["Content-Encoding"] = "gzip"
+        return response
+
+    application = web.Application()
+    application.router.add_get("/{path}", answer)
+    hooks = {"response": [bounded(1_000)]}
+    async with TestServer(application) as server, httpx2.AsyncClient(event_hooks=hooks) as http:
+        assert (await http.get(str(server.make_url("/small")))).content == b"x" * 10
+        with pytest.raises(MessageTooLarge, match="larger than 1000 bytes"):
+            await http.get(str(server.make_url("/large")))
+        with pytest.raises(httpx2.DecodingError, match="packed as 'gzip'"):
+            await http.get(str(server.make_url("/packed")))
 
 
 async def test_closing_ends_the_servers_that_were_started() -> None:

@@ -26,6 +26,12 @@ async def slow(seconds: float) -> str:
     return "done"
 
 
+@server.tool(annotations=ToolAnnotations(read_only_hint=True))
+async def flood(size: int) -> str:
+    """Say much."""
+    return "x" * size
+
+
 @server.tool(annotations=ToolAnnotations(read_only_hint=False, destructive_hint=True))
 async def note(text: str, context: Context) -> str:
     """Keep a note, then die before saying so when the note is `die`, or tell the call's key."""
