@@ -7,6 +7,8 @@ RFC 4380); addresses on which clouds serve instance metadata to whoever asks fro
 
 from __future__ import annotations
 
+import socket
+from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
@@ -46,6 +48,38 @@ _NETWORKS_4: Final = tuple((IPv4Network(net), why) for net, why in _REFUSED_4.it
 _NETWORKS_6: Final = tuple((IPv6Network(net), why) for net, why in _REFUSED_6.items())
 
 
+def why_refused(address: str) -> str:
+    """Why nothing connects to `address`; empty for a public server that is not this machine.
+
+    What this machine serves to itself at its own public address, its firewall may keep from everybody else.
+    """
+    return why_not_public(address) or ("this machine's own" if is_own(address) else "")
+
+
+def is_own(address: str) -> bool:
+    """Whether an interface of this machine has `address`, or the IPv4 address inside it."""
+    parsed = ip_address(address)
+    inner = _inner_4(parsed) if isinstance(parsed, IPv6Address) else None
+    return not _binds_to_any() and any(_binds(str(one)) for one in (parsed, inner) if one is not None)
+
+
+@cache
+def _binds_to_any() -> bool:
+    """Whether the system lets addresses be bound that no interface has: then binding tells nothing."""
+    return _binds("192.0.2.1")
+
+
+def _binds(address: str) -> bool:
+    """Only an address that an interface has can be bound. Nothing is sent."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
 def why_not_public(address: str) -> str:
     """Why `address` (as a resolver or a URL writes it) is no public server; empty when it is one."""
     try:
@@ -62,12 +96,17 @@ def _not_public_4(address: IPv4Address) -> str:
 def _not_public_6(address: IPv6Address) -> str:
     if address.scope_id is not None:
         return "bound to one interface"
-    inner = address.ipv4_mapped
-    if inner is None and address in _NAT64:  # what a network without IPv4 resolves every IPv4 host to
-        inner = IPv4Address(int(address) & 0xFFFF_FFFF)
+    inner = _inner_4(address)
     if inner is not None:
         why = _not_public_4(inner)
         return f"{inner} inside, which is {why}" if why else ""
     if address not in _GLOBAL_UNICAST_6:
         return "not global"
     return next((why for network, why in _NETWORKS_6 if address in network), "")
+
+
+def _inner_4(address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address to which an IPv6 address leads, where it is a way to write one."""
+    if address in _NAT64:  # what a network without IPv4 resolves every IPv4 host to
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped

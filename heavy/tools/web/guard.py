@@ -16,7 +16,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-from heavy.tools.web.addresses import why_not_public
+from heavy.tools.web.addresses import why_refused
 
 URL_CHARS_MAX: Final = 4_000
 _NUMBER: Final = re.compile(r"(0x[0-9a-f]*|[0-9]+)", re.ASCII)
@@ -81,7 +81,7 @@ class Rules:
     def _check_host(self, host: str) -> None:
         """Refuse addresses that are not public, in any spelling, and names that only local networks have."""
         if ":" in host or _DOTTED.fullmatch(host):
-            if why := why_not_public(host):
+            if why := why_refused(host):
                 raise Refused(f"The address {host} is not a public server: it is {why}.")
             return
         if _NUMBER.fullmatch(host.lower().rsplit(".", 1)[-1]):
@@ -108,7 +108,7 @@ class CheckedResolver(AbstractResolver):
         if self._rules.private(host, port):
             return found
         for result in found:
-            if why := why_not_public(result["host"]):
+            if why := why_refused(result["host"]):
                 raise AddressRefused(f"{host} leads to {result['host']}, no public server: it is {why}")
         return found
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
+import subprocess
+import sys
 
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heavy.tools.web.addresses import why_not_public
+from heavy.tools.sandbox import jail
+from heavy.tools.web.addresses import is_own, why_not_public
 from heavy.tools.web.guard import AddressRefused, CheckedResolver, Refused, Rules
 
 RULES = Rules(block_hosts=("answers.example",), allow_private=("intranet.example.org:8080", "127.0.0.1:9000"))
@@ -189,6 +193,32 @@ class Answers(AbstractResolver):
 
     async def close(self) -> None:
         pass
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::ffff:127.0.0.1", "64:ff9b::7f00:1"])
+def test_this_machines_addresses_are_known_however_they_are_written(address: str) -> None:
+    assert is_own(address)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "192.0.2.1", "2606:4700:4700::1111", "::ffff:8.8.8.8"])
+def test_other_machines_addresses_are_not(address: str) -> None:
+    assert not is_own(address)
+
+
+async def test_this_machines_own_public_address_is_no_public_server() -> None:
+    """In a network namespace of its own, whose loopback interface has a public address."""
+    give_address = """
+import fcntl, socket, struct
+control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+public = struct.pack("16sH2s4s8s", b"lo:1", socket.AF_INET, b"", socket.inet_aton("8.8.4.4"), b"")
+fcntl.ioctl(control, 0x8916, public)  # SIOCSIFADDR
+from heavy.tools.web.addresses import why_refused
+print([why_refused(one) for one in ("8.8.4.4", "::ffff:8.8.4.4", "1.1.1.1")])
+"""
+    privileges = ("--unshare-user", "--unshare-net", "--uid", "0", "--gid", "0", "--cap-add", "CAP_NET_ADMIN")
+    command = [jail._bwrap(), *privileges, "--dev-bind", "/", "/", "--", sys.executable, "-c", give_address]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[\"this machine's own\", \"this machine's own\", '']\n", done.stderr
 
 
 async def test_a_name_is_refused_when_any_of_its_addresses_is_not_public() -> None:
