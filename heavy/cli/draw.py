@@ -56,7 +56,7 @@ def lanes(view: RunView, width: int, hint: str = "") -> RenderableType:
         (view.state.value, "bold"), f"  {cost_text(view.spent)}  {view.run}  ", (", ".join(named), "dim")
     )
     head.truncate(width, overflow="ellipsis")
-    return Group(head, table, *([Text(hint, style="yellow")] if hint else []))
+    return Group(head, table, *([Text(hint, style="bold")] if hint else []))
 
 
 def doing(lane: Lane, room: int = SAID_CHARS) -> Text:
