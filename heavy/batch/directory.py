@@ -27,7 +27,7 @@ from heavy.batch.results import BatchResult
 from heavy.core import clock
 from heavy.core.codec import dump, load
 from heavy.core.draft import PolicyDraft
-from heavy.core.errors import ConfigError, HeavyError
+from heavy.core.errors import CannotWrite, ConfigError, HeavyError
 from heavy.core.ids import RunId, is_run_id
 from heavy.core.records import Record
 
@@ -170,7 +170,7 @@ class BatchDirectory:
         return read_results(self.root)
 
     def append(self, result: BatchResult) -> None:
-        """One line more, synced. Raises `HeavyError` when that fails; the file is then as it was."""
+        """One line more, synced. Raises `CannotWrite` when that fails; the file is then as it was."""
         file = self._results = self._results or self._open_results()
         before = os.fstat(file.fileno()).st_size
         line = dump(result) + b"\n"
@@ -193,7 +193,7 @@ class BatchDirectory:
         return stream
 
     def log(self, run: RunId) -> LogWriter:
-        """A log for a run's records. Raises `HeavyError` when it cannot be written."""
+        """A log for a run's records. Raises `CannotWrite` when it cannot be written."""
         if not is_run_id(run):
             raise HeavyError(f"The server named a run {run!r:.80}, which is no run id: no file is called so.")
         return LogWriter(self.root, _log_name(run))
@@ -235,7 +235,7 @@ class LogWriter:
         self._stream = zstandard.ZstdCompressor().stream_writer(self._raw, closefd=False)
 
     def add(self, record: Record) -> None:
-        """One record more. Raises `HeavyError` when it cannot be written."""
+        """One record more. Raises `CannotWrite` when it cannot be written."""
         try:
             self._stream.write(dump(record) + b"\n")
         except OSError as error:
@@ -262,7 +262,7 @@ class LogWriter:
 
 
 def write_whole(file: Path, data: bytes) -> None:
-    """A file that is there whole or not at all. Raises `HeavyError` when it cannot be written."""
+    """A file that is there whole or not at all. Raises `CannotWrite` when it cannot be written."""
     part = file.with_name(f".{file.name}.part")
     try:
         with part.open("wb") as stream:
@@ -276,9 +276,9 @@ def write_whole(file: Path, data: bytes) -> None:
         raise cannot_write(file, error) from error
 
 
-def cannot_write(file: Path, error: OSError) -> HeavyError:
+def cannot_write(file: Path, error: OSError) -> CannotWrite:
     """What to say when the disk is full, or takes nothing for another reason."""
-    return HeavyError(
+    return CannotWrite(
         f"{file} cannot be written: {error.strerror}. Make room and run the same command again: what was "
         "answered is kept, and runs under way are found, not asked anew."
     )

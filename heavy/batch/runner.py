@@ -20,6 +20,7 @@ from heavy.client import DEFAULTS, HeavyClient
 from heavy.core import clock
 from heavy.core.draft import PolicyDraft
 from heavy.core.errors import (
+    CannotWrite,
     ConfigError,
     HeavyError,
     InvalidRequest,
@@ -43,7 +44,7 @@ RETRY_AFTER_S_MAX: Final = 60.0
 
 T = TypeVar("T")
 
-STOPPING: Final = (Unauthenticated, ServerUnavailable, StoreUnavailable, Overloaded, ConfigError)
+STOPPING: Final = (Unauthenticated, ServerUnavailable, StoreUnavailable, Overloaded, CannotWrite, ConfigError)
 """Errors that would meet every question alike: they stop the batch. Any other is one question's own."""
 
 

@@ -91,7 +91,8 @@ def run(
     waits for what is out; a second one leaves at once. Flags below such as --width and --max-cost are about
     each run.
 
-    Exit codes: 0 all answered, 1 some failed, 5 the budget was reached, 130 Ctrl-C; others as `heavy --help`.
+    Exit codes: 0 all answered, 1 some failed or were malformed, 5 the budget was reached, 130 Ctrl-C; others
+    as `heavy --help`.
     """
     plan = BatchPlan(
         policy=policy_of(values),
@@ -101,8 +102,7 @@ def run(
         retry_failed=retry_failed,
     )
     found = read_questions(questions, strict=strict)
-    if found.faults:
-        click.secho(f"heavy: {questions}: left out {said(found.faults)}", err=True, fg="yellow")
+    _say_left_out(questions, found)
 
     async def work() -> BatchEnd | None:
         async with HeavyClient(server, token, patience_s=patience) as client:
@@ -111,6 +111,7 @@ def run(
 
     ended = asyncio.run(work())
     _summed_up(root, as_json=as_json)
+    _say_left_out(questions, found)  # again: thousands of lines may have gone by, and it is in the exit code
     sys.exit(_exit_code(ended, found))
 
 
@@ -159,6 +160,11 @@ def follow(job_id: str, address: str | None) -> None:
     from heavy.cli.submit import follow_batch
 
     sys.exit(follow_batch(job_id, address))
+
+
+def _say_left_out(file: Path, found: Questions) -> None:
+    if found.faults:
+        click.secho(f"heavy: {file}: left out {said(found.faults)}", err=True, fg="yellow")
 
 
 def _summed_up(root: Path, *, as_json: bool) -> None:

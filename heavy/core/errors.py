@@ -10,6 +10,7 @@
     ├── InvalidDataset          a file of questions that cannot be read; says which rows, and why
     ├── JudgeFailed             no verdict on an answer; asking again may bring one
     ├── ConfigError             settings or a profile that cannot work; raised before anything starts
+    ├── CannotWrite             a file of results: the disk is full, or takes nothing
     ├── LimitExceeded           a limit was hit: which, how much, how much was allowed
     │   ├── BudgetExhausted     tokens, money or tool calls of a run
     │   └── ContextOverflow     a request longer than the model's context
@@ -121,6 +122,12 @@ class ConfigError(HeavyError):
     """A setting or profile that cannot work. Says which, and how to mend it."""
 
     code = "config"
+
+
+class CannotWrite(HeavyError):
+    """A file of results cannot be written. What had been written before is whole; says how to go on."""
+
+    code = "cannot_write"
 
 
 class InvalidDataset(HeavyError):

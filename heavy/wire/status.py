@@ -36,6 +36,7 @@ CODES: Final[dict[type[HeavyError], grpc.StatusCode]] = {
     errors.InvalidDataset: grpc.StatusCode.INVALID_ARGUMENT,
     errors.JudgeFailed: grpc.StatusCode.UNAVAILABLE,
     errors.ConfigError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.CannotWrite: grpc.StatusCode.INTERNAL,
     errors.LimitExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.BudgetExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.ContextOverflow: grpc.StatusCode.INVALID_ARGUMENT,

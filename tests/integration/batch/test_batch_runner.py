@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from heavy.batch.results import BatchResult, ResultState, latest
 from heavy.batch.runner import Batch, BatchEnd, BatchPlan, EndReason
 from heavy.client import HeavyClient
 from heavy.core.draft import PolicyDraft
-from heavy.core.errors import ConfigError, EngineRefused, HeavyError, ServerUnavailable
+from heavy.core.errors import CannotWrite, ConfigError, EngineRefused, ServerUnavailable
 from heavy.core.ids import arm
 from heavy.core.policy import AggregationMode
 from heavy.core.records import GenerationRecord
@@ -249,17 +250,35 @@ async def test_a_run_that_somebody_cancels_is_a_failure_that_says_so(
 async def test_a_disk_that_fills_stops_the_batch_in_order_and_nothing_is_asked_again(
     heavy: Whole, client: HeavyClient, tmp_path: Path
 ) -> None:
-    """The kernel's limit on the size of files stands for the disk."""
     heavy.script = sums
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, before[1]))
-    try:
-        with pytest.raises(HeavyError, match=r"File too large.*run the same command again"):
-            await sit(client, tmp_path, 8)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with small_disk(4_000), pytest.raises(CannotWrite, match=r"File too large.*run the same command again"):
+        await sit(client, tmp_path, 8)
     written = len(read_results(tmp_path))
     assert 0 < written < 8
     ended = await sit(client, tmp_path, 8)
     assert (ended.progress.answered, ended.progress.here) == (8, 8 - written)
     assert set(Counter(heavy.asked()).values()) == {WIDTH}
+
+
+async def test_a_log_that_does_not_fit_stops_the_batch_and_is_no_question_s_failure(
+    heavy: Whole, client: HeavyClient, tmp_path: Path
+) -> None:
+    heavy.script = sums
+    with small_disk(800), pytest.raises(CannotWrite, match=r"logs/run-.*File too large"):
+        await sit(client, tmp_path, 4, logs=True)
+    assert read_results(tmp_path) == []
+    ended = await sit(client, tmp_path, 4, logs=True)
+    assert (ended.progress.answered, ended.progress.failed) == (4, 0)
+    assert all(list(read_log(tmp_path, result)) for result in read_results(tmp_path))
+    assert set(Counter(heavy.asked()).values()) == {WIDTH}
+
+
+@contextmanager
+def small_disk(bytes_max: int) -> Iterator[None]:
+    """The kernel's limit on the size of files stands for the disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_max, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
