@@ -261,11 +261,11 @@ async def _init_ray(arguments: Mapping[str, Any]) -> None:
 
 
 def _no_ray(address: str, error: Exception) -> str:
-    """What to say when there is no cluster to work on; a given one's reason for refusal Ray keeps to itself."""
+    """What to say when there is no cluster to work on; why a given one refused, Ray keeps to itself."""
     if address == "local":
         return f"Ray did not start: {error} See /tmp/ray/session_latest/logs."
     return (
-        f"The Ray cluster at RAY_ADDRESS={address} cannot be joined: {error} Is its head up? Where it wants a "
-        "token (every head does on a machine that has one), set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+        f"The Ray cluster at RAY_ADDRESS={address} cannot be joined: {error} Is its head up? Where it wants "
+        "a token (every head does on a machine that has one), set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
         "RAY_AUTH_TOKEN_PATH to what the head was started with."
     )

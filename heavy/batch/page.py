@@ -50,6 +50,8 @@ def _environment() -> jinja2.Environment:
 
 def _histogram(values: Sequence[float], unit: str, span: tuple[float, float] | None = None) -> str:
     figure, axes = _figure(2.4)
+    if values and span is None and min(values) == max(values):
+        span = (0.0, 2 * values[0] or 1.0)  # one value says nothing of a range, and none of ours is negative
     if values:
         axes.hist(values, bins=BINS, range=span, color=_BAR)
     axes.set_xlabel(unit)

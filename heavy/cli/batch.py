@@ -111,6 +111,8 @@ def run(
 
     ended = asyncio.run(work())
     _summed_up(root, as_json=as_json)
+    if ended is not None and ended.reason is EndReason.BUDGET:
+        click.secho("heavy: the budget is reached; a larger one goes on from here", err=True, fg="yellow")
     _say_left_out(questions, found)  # again: thousands of lines may have gone by, and it is in the exit code
     sys.exit(_exit_code(ended, found))
 

@@ -92,7 +92,8 @@ def cost_text(spend: Spend) -> str:
 def ending(view: RunView) -> RenderableType:
     """The answer with its agreement, dissent, evidence and cost; or why there is none."""
     title, text = answer(view)
-    panel = Panel(Text(text), title=title, border_style="green" if view.result else "red")
+    style = "green" if view.result else "red" if view.state.final else "cyan"
+    panel = Panel(Text(text), title=title, border_style=style)
     told = (fact(name, said) for name, said in facts(view))
     return Group(panel, *agreement_lines(view), *told)
 
@@ -110,6 +111,8 @@ def ending_lines(view: RunView) -> Iterator[str]:
 
 def answer(view: RunView) -> tuple[str, str]:
     """How the run was answered, and what; or how it ended, and why."""
+    if not view.state.final:
+        return view.state.value, "It has not ended yet: `heavy watch RUN` follows it."
     if view.result is None:
         failure = view.failure
         return view.state.value, plain(failure.message) if failure else f"The run is {view.state.value}."
@@ -157,7 +160,7 @@ def facts(view: RunView) -> Iterator[tuple[str, str]]:
                 for c in sorted(view.result.citations, key=lambda cited: cited.trajectory)
             ),
         )
-    spend = view.total
+    spend = view.spent
     yield (
         "cost",
         f"{cost_text(spend)}, {spend.wall_s:.1f} s of model and tool time, {spend.tool_calls} tool calls",

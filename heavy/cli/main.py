@@ -42,7 +42,7 @@ Exit codes:
   4    refused: the server is full or the token is wrong
   5    the budget of a batch was reached
   78   a setting or a profile that cannot work
-  130  Ctrl-C: the run was cancelled in the engine, and its cost was said
+  130  Ctrl-C: a run that `heavy ask` had begun was cancelled in the engine, and its cost was said
 """
 
 
@@ -70,13 +70,16 @@ def cli() -> None:
 def main() -> None:
     """The entry point: errors become one message and an exit code, never a traceback."""
     try:
-        cli(prog_name="heavy")
+        sys.exit(cli.main(prog_name="heavy", standalone_mode=False))  # alone, click calls Ctrl-C a failure
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except HeavyError as error:
         click.secho(f"heavy: {error}", err=True, fg="red")
         if hint := exits.hint_of(error):
             click.echo(hint, err=True)
         sys.exit(exits.of_error(error))
-    except KeyboardInterrupt:
+    except (click.Abort, KeyboardInterrupt):
         sys.exit(exits.INTERRUPTED)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from heavy.cli.main import COMMANDS, cli
+from heavy.cli.main import COMMANDS, cli, main
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -38,3 +39,30 @@ def test_a_name_that_is_no_command_is_answered_with_the_one_that_was_meant() -> 
     done = CliRunner().invoke(cli, ["akk"])
     assert done.exit_code == 2
     assert "Did you mean 'ask'?" in done.output
+
+
+class Interrupted(io.StringIO):
+    """Standard input of a person who presses Ctrl-C instead."""
+
+    def read(self, _size: int | None = -1) -> str:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["ask"], 130),
+        (["akk"], 2),
+        (["ask", "--widht", "3"], 2),
+        (["--version"], 0),
+        (["runs", "--server", "x"], 2),
+    ],
+)
+def test_every_way_out_has_the_exit_code_that_is_documented(
+    words: list[str], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Interrupted())
+    monkeypatch.setattr(sys, "argv", ["heavy", *words])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == code

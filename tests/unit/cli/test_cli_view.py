@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -104,6 +105,22 @@ def test_a_failed_run_says_why_and_what_it_cost() -> None:
     text = drawn(seen, 80)
     assert "No trajectory came to an answer." in text
     assert "$0.0125" in text
+
+
+def test_a_run_that_goes_on_says_what_it_has_cost_so_far(view: RunView) -> None:
+    view.state, view.result = RunState.RUNNING, None
+    view.lanes[AGGREGATOR].spend = SPEND
+    text = drawn(view, 80)
+    assert "heavy watch" in text
+    assert "$0.0250" in text
+
+
+def test_in_a_pipe_the_answer_has_neither_frames_nor_a_width(view: RunView) -> None:
+    view.result = replace(RESULT, answer=f"First.\n{'long ' * 60}end.")
+    lines = list(draw.ending_lines(view))
+    assert lines[:3] == ["answer, by the reflective pass:", "First.", f"{'long ' * 60}end."]
+    assert "evidence   arm-1 step 3" in lines
+    assert any(line.startswith("cost       $0.0125") for line in lines)
 
 
 @pytest.mark.parametrize(
