@@ -37,6 +37,7 @@ class Child:
 
     def __init__(self, limits: SandboxLimits) -> None:
         self._limits = limits
+        self._root = os.geteuid() == 0
         self._ours = ExitStack()
         self._info_fd = -1
         self._go_fd = -1
@@ -54,7 +55,7 @@ class Child:
     async def start(self, confinement: Jail) -> None:
         """Start bwrap and see it through: what was started is known, also when this is cancelled.
 
-        It waits for its user map where we are root; `take_charge` writes that.
+        It starts nothing itself until `take_charge` lets it.
         """
         await _seen_through(self._start(confinement))
 
@@ -63,10 +64,16 @@ class Child:
             filter_fd = _filled_pipe(confinement.filter)
             theirs.callback(os.close, filter_fd)
             info_fd = self._info_pipe(theirs)
-            go_fd = self._go_pipe(theirs) if os.geteuid() == 0 else None
+            go_fd = self._go_pipe(theirs)
             control_fd = await self._control_pipe(theirs) if confinement.session else None
             self._process = await asyncio.create_subprocess_exec(
-                *confinement.argv(seccomp_fd=filter_fd, info_fd=info_fd, go_fd=go_fd, control_fd=control_fd),
+                *confinement.argv(
+                    seccomp_fd=filter_fd,
+                    info_fd=info_fd,
+                    go_fd=go_fd,
+                    root=self._root,
+                    control_fd=control_fd,
+                ),
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=PIPE,
@@ -89,7 +96,7 @@ class Child:
         return write
 
     def _go_pipe(self, theirs: ExitStack) -> int:
-        """Where bwrap waits until the user map is written."""
+        """Where the namespace's first process waits until it is bounded, and its users mapped."""
         read, self._go_fd = os.pipe()
         self._ours.callback(os.close, self._go_fd)
         theirs.callback(os.close, read)
@@ -115,9 +122,9 @@ class Child:
             group = Cgroup(self._limits.cgroup, self._limits.memory_bytes, self._limits.threads)
             self._ours.callback(group.remove)
             group.add(self._first_pid)
-        if self._go_fd >= 0:
+        if self._root:
             _map_users(self._first_pid)
-            os.write(self._go_fd, b"1")
+        os.write(self._go_fd, b"1")
 
     async def _get_hold(self) -> None:
         """Learn from bwrap which process is the namespace's first, with which all others die."""

@@ -101,16 +101,16 @@ class Jail:
     """Whether it runs cells until it is told to end, instead of one program."""
 
     def argv(
-        self, *, seccomp_fd: int, info_fd: int, go_fd: int | None, control_fd: int | None = None
+        self, *, seccomp_fd: int, info_fd: int, go_fd: int, root: bool, control_fd: int | None = None
     ) -> list[str]:
         """The whole command. bwrap writes the pid of the namespace's first process to `info_fd`.
 
-        With `go_fd` (root) it waits there until the caller has written the user map, and the bootstrap
-        becomes `UID` by itself.
+        That process waits at `go_fd` before it starts any other. As `root`, until the caller has written the
+        user map, and the bootstrap becomes `UID` by itself.
         """
         words = [*self.command, "--seccomp", str(seccomp_fd), "--info-fd", str(info_fd)]
-        if go_fd is None:
-            words += ["--uid", str(UID), "--gid", str(UID)]
+        if not root:
+            words += ["--block-fd", str(go_fd), "--uid", str(UID), "--gid", str(UID)]
         else:
             words += ["--userns-block-fd", str(go_fd), "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
         answers = [] if control_fd is None else [f"control={control_fd}"]

@@ -237,6 +237,29 @@ async def test_limits_that_the_kernel_was_asked_for_and_does_not_give_keep_code_
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.parametrize("ordinary", [False, True])
+async def test_no_process_starts_in_a_sandbox_before_the_first_is_bounded(ordinary: bool) -> None:
+    """One that had started would stay outside of the cgroup, with all it does."""
+    script = """
+import asyncio, time
+from heavy.tools.sandbox import child
+from heavy.tools.sandbox.jail import SandboxLimits
+from heavy.tools.sandbox.sandbox import Sandbox
+class Late:
+    def __init__(self, *bounds): pass
+    def add(self, pid):
+        time.sleep(0.5)  # long enough for the code itself to have ended, were it not held back
+        print("before:", open(f"/proc/{pid}/task/{pid}/children").read().split())
+    def remove(self): pass
+child.Cgroup = Late
+print(asyncio.run(Sandbox(SandboxLimits(cgroup="any")).run("print(6 * 7)", timeout_s=30)).stdout)
+"""
+    user = [*as_ordinary_user(), "PYTHONDONTWRITEBYTECODE=1"] if ordinary and os.geteuid() == 0 else []
+    command = [*user, sys.executable, "-c", script]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["before:", "[]", "42"], done.stderr
+
+
 def test_a_cgroup_is_made_bounded_and_removed(tmp_path: Path) -> None:
     """On a plain directory, which takes the same files: what the kernel makes of them is the kernel's."""
     assert "no cgroup v2 directory" in cgroup.problem(str(tmp_path))
