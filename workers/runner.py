@@ -79,6 +79,7 @@ class Runner:
                 in_flight_max=self._settings.runner_in_flight_max,
                 pid=os.getpid(),
                 queue_wait_s=parts.router.queue_wait_s,
+                sandbox=parts.tools.sandbox,
             )
             try:
                 await parts.store.directory.announce_runner(info, ttl_s=ANNOUNCE_TTL_S)

@@ -16,6 +16,7 @@ from heavy.cli import draw, exits
 from heavy.cli.interrupts import on_interrupt
 from heavy.cli.live import steady
 from heavy.cli.options import connected, server_flags
+from heavy.cli.plain import plain
 from heavy.client import HeavyClient
 from heavy.core import clock
 from heavy.core.codec import dump
@@ -216,4 +217,6 @@ def _runners(listing: FleetListing) -> RenderableType:
     shown = ", ".join(
         f"{runner.runner} {runner.in_flight}/{runner.in_flight_max}" for runner in listing.runners
     )
-    return Text.assemble(("runners  ", "bold"), shown, ("  trajectories under way / at most", "dim"))
+    head = Text.assemble(("runners  ", "bold"), shown, ("  trajectories under way / at most", "dim"))
+    walls = dict.fromkeys(plain(runner.sandbox) or "none: no code is run" for runner in listing.runners)
+    return Group(head, *(Text.assemble(("sandbox  ", "bold"), text) for text in walls))

@@ -66,6 +66,8 @@ class RunnerInfo:
     pid: int = 0
     queue_wait_s: Mapping[str, float] = field(default_factory=dict)
     """Per profile, how long the first in line has waited there for a replica with room."""
+    sandbox: str = ""
+    """Which walls stand around generated code there, and what lacks. Empty: no code is run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,8 +65,9 @@ class ToolBox:
         servers: Sequence[McpServer] = (),
         wrap: Wrap = lambda tool: tool,
         replaying: bool = False,
+        sandbox: str = "",
     ) -> None:
-        """`kept`: what is `Lasting` or `Closing`, below the wrappers of `tools`.
+        """`kept`: what is `Lasting` or `Closing`, below the wrappers of `tools`. `sandbox`: see there.
 
         `wrap` puts the same wrappers around what `servers` turn out to offer.
         """
@@ -74,6 +75,8 @@ class ToolBox:
         self._servers = {server.name: server for server in servers}
         self._wrap = wrap
         self._replaying = replaying
+        self.sandbox = sandbox
+        """Which walls stand around generated code, and what lacks; empty where none is run."""
         self._tools = {tool.spec.name: tool for tool in tools}
         self._missing = dict(missing)
         self._cache = cache
@@ -179,13 +182,16 @@ async def open_tools(
             continue
         kept.append(tool)
         tools.append(wrap(tool))
+    python = config.tools.python
+    walls = str(level_of(limits_of(python))) if python is not None and live and PYTHON not in missing else ""
+    _log.info("generated code runs behind: %s", walls or "nothing, so none is run")
     servers = await _servers(config, missing) if live else []
     if recording is not None:
         made = {tool.spec.name for tool in tools}
         known = (RecordedTool(name, recording.of(name)) for name in recording.tools if name not in made)
         tools += map(wrap, known)
         missing = {name: error for name, error in missing.items() if name not in recording.tools}
-    return ToolBox(tools, missing, cache, kept, servers, wrap, recording is not None)
+    return ToolBox(tools, missing, cache, kept, servers, wrap, recording is not None, walls)
 
 
 async def _servers(config: ToolsConfig, missing: dict[str, HeavyError]) -> list[McpServer]:
@@ -234,7 +240,6 @@ async def _python(section: PythonSection, files: FileReader | None) -> Tool:
         return await _python_session(section, limits, files)
     sandbox = Sandbox(limits, concurrency=section.sandboxes_max or None)
     await sandbox.probe()
-    _log.info("python runs behind: %s", level_of(limits))
     return PythonTool(sandbox, timeout_s=section.timeout_s)
 
 
@@ -276,7 +281,6 @@ async def _python_session(section: PythonSection, limits: SandboxLimits, files: 
     bounds = SessionBounds(section.sessions_max, section.session_idle_s, section.session_lifetime_s)
     if section.sandboxes_max:
         bounds = replace(bounds, computing_max=section.sandboxes_max)
-    _log.info("python sessions run behind: %s", level_of(limits))
     return PythonSessionTool(
         Sessions(limits, bounds),
         timeout_s=section.timeout_s,

@@ -50,16 +50,18 @@ class Replica(_message.Message):
     def __init__(self, replica_id: _Optional[str] = ..., profile: _Optional[str] = ..., engine: _Optional[str] = ..., model: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., base_url: _Optional[str] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., in_flight_max: _Optional[int] = ..., kv_tokens_used: _Optional[int] = ..., kv_tokens_max: _Optional[int] = ..., pid: _Optional[int] = ..., nodes: _Optional[_Iterable[str]] = ..., revision: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Runner(_message.Message):
-    __slots__ = ("runner_id", "in_flight", "in_flight_max", "pid")
+    __slots__ = ("runner_id", "in_flight", "in_flight_max", "pid", "sandbox")
     RUNNER_ID_FIELD_NUMBER: _ClassVar[int]
     IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     IN_FLIGHT_MAX_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
+    SANDBOX_FIELD_NUMBER: _ClassVar[int]
     runner_id: str
     in_flight: int
     in_flight_max: int
     pid: int
-    def __init__(self, runner_id: _Optional[str] = ..., in_flight: _Optional[int] = ..., in_flight_max: _Optional[int] = ..., pid: _Optional[int] = ...) -> None: ...
+    sandbox: str
+    def __init__(self, runner_id: _Optional[str] = ..., in_flight: _Optional[int] = ..., in_flight_max: _Optional[int] = ..., pid: _Optional[int] = ..., sandbox: _Optional[str] = ...) -> None: ...
 
 class ServedProfile(_message.Message):
     __slots__ = ("profile", "replicas", "replicas_min", "replicas_max", "revision", "failures", "reason", "quarantined")

@@ -119,9 +119,13 @@ def _replica_from_proto(info: pb.Replica) -> ReplicaInfo:
 
 def _runner_to_proto(info: RunnerInfo) -> pb.Runner:
     return pb.Runner(
-        runner_id=info.runner, in_flight=info.in_flight, in_flight_max=info.in_flight_max, pid=info.pid
+        runner_id=info.runner,
+        in_flight=info.in_flight,
+        in_flight_max=info.in_flight_max,
+        pid=info.pid,
+        sandbox=info.sandbox,
     )
 
 
 def _runner_from_proto(info: pb.Runner) -> RunnerInfo:
-    return RunnerInfo(info.runner_id, info.in_flight, info.in_flight_max, info.pid)
+    return RunnerInfo(info.runner_id, info.in_flight, info.in_flight_max, info.pid, sandbox=info.sandbox)

@@ -43,7 +43,7 @@ BUSY = ReplicaInfo(
     since_ms=1_700_000_000_000,
 )
 LOST = ReplicaInfo("k2-1", "k2", "", "sglang", "kimi-k2-thinking", "failed", detail="out of memory at start")
-RUNNER = RunnerInfo("runner-0", 5, 64, 42)
+RUNNER = RunnerInfo("runner-0", 5, 64, 42, sandbox="namespaces; lacking cgroup limits")
 
 
 @pytest.fixture
@@ -78,7 +78,16 @@ async def test_an_administrator_sees_what_is_announced_and_nobody_else_does(serv
 async def test_the_command_lists_them_for_people_and_for_machines(serving: RpcServer) -> None:
     words = ["replicas", "--server", serving.address, "--token", ADMIN]
     for_people = await asyncio.to_thread(CliRunner().invoke, cli, words)
-    for part in ("k2-0", "ready", "12/64", "93%", "failed", "k2-1: out of memory at start", "runner-0 5/64"):
+    for part in (
+        "k2-0",
+        "ready",
+        "12/64",
+        "93%",
+        "failed",
+        "k2-1: out of memory at start",
+        "runner-0 5/64",
+        "lacking",
+    ):
         assert part in for_people.output
     for_machines = await asyncio.to_thread(CliRunner().invoke, cli, [*words, "--json"])
     assert [one["replica"] for one in json.loads(for_machines.output)["replicas"]] == ["k2-0", "k2-1"]

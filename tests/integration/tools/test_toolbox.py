@@ -16,6 +16,7 @@ from heavy.tools.cache_server import CacheLimits
 from heavy.tools.config import ToolsConfig
 from heavy.tools.registry import open_tools
 from heavy.tools.sandbox import jail
+from heavy.tools.sandbox.level import WALLS
 from heavy.tools.toolset import Toolset
 
 
@@ -33,6 +34,7 @@ async def test_python_is_sandboxed_and_cached(valkey: Any) -> None:
     assert [output.content for output in outputs] == ["42", "42"]
     assert [output.cache for output in outputs] == [CacheState.MISS, CacheState.HIT]
     assert box.missing == {}
+    assert set(WALLS) <= set(box.sandbox.split("; "))
 
 
 async def test_where_python_cannot_be_confined_it_is_missing_and_says_why(
@@ -41,6 +43,7 @@ async def test_where_python_cannot_be_confined_it_is_missing_and_says_why(
     monkeypatch.setattr(jail, "_bwrap", lambda: "/nonexistent/bwrap")
     box = await open_tools()
     assert "nonexistent" in box.missing["python"]
+    assert box.sandbox == ""
     with pytest.raises(jail.SandboxUnavailable):
         box.select(("python",))
 
