@@ -29,6 +29,8 @@ class _Site:
     rules: Protego | None
     """None: the site could not be asked, which counts as a no."""
     until_s: float
+    refused: str = ""
+    """Why it must not be asked, nor anything else of it."""
 
 
 class Robots:
@@ -39,11 +41,17 @@ class Robots:
         self._sites: OrderedDict[str, asyncio.Task[_Site]] = OrderedDict()
 
     async def delay_s(self, url: URL) -> float:
-        """How long the site wants robots to wait between requests. Raises `Refused` for what it forbids."""
+        """How long the site wants robots to wait between requests.
+
+        Raises `Refused` for what it forbids and where this server does not go, `FetchFailed` where it did not
+        answer.
+        """
         site = await self._site(url)
         agent = self._web.limits.user_agent
+        if site.refused:
+            raise Refused(site.refused)
         if site.rules is None:
-            raise Refused(
+            raise FetchFailed(
                 f"{url.raw_host} did not say what robots may fetch, so nothing of it is fetched now."
             )
         if not site.rules.can_fetch(str(url), agent):
@@ -76,7 +84,9 @@ class Robots:
             if error.lasting or 400 <= error.status < 500:
                 return _Site(Protego.parse(""), monotonic_s() + KEPT_S)
             return _Site(None, monotonic_s() + FAILURE_KEPT_S)
-        except (Refused, TimeoutError):
+        except Refused as refusal:
+            return _Site(None, monotonic_s() + FAILURE_KEPT_S, str(refusal))
+        except TimeoutError:
             return _Site(None, monotonic_s() + FAILURE_KEPT_S)
         return _Site(Protego.parse(text), monotonic_s() + KEPT_S)
 

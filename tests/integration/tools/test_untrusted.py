@@ -18,6 +18,7 @@ from heavy.tools.registry import open_tools
 from heavy.tools.toolset import Toolset
 from heavy.tools.web.guard import Refused, Rules
 from heavy.tools.web.http import Document, Web, WebLimits
+from heavy.tools.web.robots import Robots
 
 from tests_support.site import Site, serving
 
@@ -74,6 +75,18 @@ async def test_a_name_is_resolved_once_per_connection_and_that_answer_is_the_one
             assert names.answers == ["192.0.2.1"]
         finally:
             await web.close()
+
+
+async def test_a_name_that_leads_inside_is_refused_for_that_and_not_for_its_silence_about_robots() -> None:
+    web = Web(Rules(), WebLimits(per_host_delay_s=0.0), Changing("10.0.0.1"))
+    robots = Robots(web)
+    try:
+        for _ in range(2):
+            with pytest.raises(Refused, match=r"inside\.example leads to 10\.0\.0\.1"):
+                await robots.delay_s(web.rules.check("https://inside.example/page"))
+    finally:
+        await robots.close()
+        await web.close()
 
 
 async def test_an_answer_that_turns_private_is_refused_before_anything_connects() -> None:
