@@ -26,13 +26,15 @@ DECLARED_SHARE = 0.6  # how often a question that needs no tool is asked with `p
 class Mix:
     """How often each kind of example is drawn, and how wide imagined aggregations are.
 
-    `imagined` is the share of aggregations among the examples, `checked` that among those of searches.
+    `imagined` is the share of aggregations among the examples, `checked` that among those of searches;
+    `loops` is the share of `programs` drawn from their two highest levels whatever else is said.
     """
 
     families: dict[str, float]
     imagined: float
     checked: float
     width_max: int = 8
+    loops: float = 0.0
 
     @classmethod
     def first(cls) -> Mix:
@@ -60,12 +62,41 @@ class Mix:
         }
         return cls(families, imagined=0.25, checked=0.55)
 
+    @classmethod
+    def practice(cls) -> Mix:
+        """The mix of the third phase: loops of three and four calls before all, and the rest kept up."""
+        families = {
+            "chains": 0.12,
+            "totals": 0.12,
+            "stories": 0.12,
+            "programs": 0.4,
+            "pairs": 0.14,
+            "remainders": 0.1,
+        }
+        return cls(families, imagined=0.12, checked=0.55, loops=0.7)
+
+    @classmethod
+    def finish(cls) -> Mix:
+        """The mix of the last phase: everything that is asked for, tool loops still the largest part."""
+        families = {
+            "chains": 0.14,
+            "totals": 0.16,
+            "stories": 0.14,
+            "programs": 0.24,
+            "pairs": 0.18,
+            "remainders": 0.14,
+        }
+        return cls(families, imagined=0.2, checked=0.55, loops=0.6)
+
 
 def example(rng: random.Random, mix: Mix, easy: float = 0.0) -> Segments:
     """One example; `easy` in 0..1 is the share of problems drawn from the lowest levels."""
     family = rng.choices(list(mix.families), list(mix.families.values()))[0]
     levels = LEVELS[family]
-    level = rng.choice(levels[:2] if rng.random() < easy else levels)
+    if family == "programs" and rng.random() < mix.loops:
+        level = rng.choice(levels[-2:])
+    else:
+        level = rng.choice(levels[:2] if rng.random() < easy else levels)
     problem = make_problem(family, level, "train", rng.randrange(1 << 40))
     if rng.random() < (mix.checked if problem.search is not None else mix.imagined):
         return imagined(rng, problem, mix.width_max)

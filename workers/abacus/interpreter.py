@@ -17,16 +17,19 @@ _ALLOWED = (
     ast.Sub, ast.Mult, ast.FloorDiv, ast.Div, ast.Mod, ast.USub, ast.UAdd,
 )  # fmt: skip
 _CHILD = r"""
-import contextlib, io, json, sys, traceback
+import contextlib, io, json, linecache, sys, traceback
 for line in sys.stdin:
-    out = io.StringIO()
+    out, code = io.StringIO(), json.loads(line)
     try:
         with contextlib.redirect_stdout(out):
-            exec(compile(json.loads(line), "<cell>", "exec"), {"__builtins__": {"print": print}})
+            exec(compile(code, "<code>", "exec"), {"__builtins__": {"print": print}})
         text = out.getvalue()
     except BaseException as error:
-        text = "Traceback (most recent call last):\n" + "".join(traceback.format_exception_only(error))
-    print(json.dumps(text), flush=True)
+        linecache.cache["<code>"] = (len(code), None, [code], "<code>")
+        report = traceback.TracebackException.from_exception(error)
+        report.stack[:] = [frame for frame in report.stack if frame.filename == "<code>"]
+        text = "".join(report.format())
+    print(json.dumps(text.strip("\n") or "(no output)"), flush=True)
 """
 CODE_MAX = 200
 
@@ -50,7 +53,7 @@ class Interpreter:
         self._child.wait(timeout=10)
 
     def run(self, code: str) -> str:
-        """What the code printed, or a short traceback; code beyond arithmetic is refused."""
+        """What the code printed or its traceback, as Heavy's tool says it; only arithmetic is run."""
         if not is_arithmetic(code):
             return "PermissionError: only print(...) of arithmetic is run here"
         assert self._child.stdin is not None

@@ -33,25 +33,34 @@ def roll(backend: Backend, specs: list[tuple[str, int, int]], seed: int) -> list
     ]
 
 
+def backend_of(model: Path, tokenizer: Path, threads: int) -> Backend:
+    """Samples from a training checkpoint in torch, or from an exported INT4 directory as the service does."""
+    if model.is_dir():
+        from workers.abacus.pipeline import OpenVinoBackend
+
+        return OpenVinoBackend(model, threads)
+    torch.set_num_threads(threads)
+    return TorchBackend(load(model), Tokenizer.from_file(str(tokenizer / "tokenizer.json")))
+
+
 def main() -> None:
     """Sample until the minutes are used up."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("model", type=Path, help="a training checkpoint, or an INT4 directory")
     parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--families", nargs="+", choices=sorted(WEIGHTS), default=sorted(WEIGHTS))
     parser.add_argument("--target", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    backend = TorchBackend(
-        load(arguments.checkpoint), Tokenizer.from_file(str(arguments.tokenizer / "tokenizer.json"))
-    )
+    backend = backend_of(arguments.model, arguments.tokenizer, arguments.threads)
     rng = random.Random(f"roll/{arguments.seed}")
     ends = time.monotonic() + 60 * arguments.minutes
     number = disagreeing = 0
     while time.monotonic() < ends:
-        families = rng.choices(list(WEIGHTS), list(WEIGHTS.values()), k=CHUNK)
+        shares = [WEIGHTS[family] for family in arguments.families]
+        families = rng.choices(arguments.families, shares, k=CHUNK)
         specs = [(family, rng.choice(LEVELS[family]), rng.randrange(1 << 40)) for family in families]
         made = roll(backend, specs, arguments.seed * 10_000 + number)
         dump(made, arguments.target)

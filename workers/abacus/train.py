@@ -27,6 +27,7 @@ from workers.abacus.data import Mix, Segments, aggregation, example
 from workers.abacus.model import Abacus, Shape
 from workers.abacus.muon import Muon
 from workers.abacus.rollouts import Rollouts
+from workers.abacus.rounding import rounded
 
 AVERAGE = 0.99
 COLUMNS = ("phase", "step", "minutes", "tokens", "loss", "learning_rate")
@@ -82,7 +83,9 @@ def batches(
 class Trainer:
     """A model, its optimisers, and where in the schedule it stands."""
 
-    def __init__(self, directory: Path, shape: Shape, seed: int, precision: torch.dtype) -> None:
+    def __init__(
+        self, directory: Path, shape: Shape, seed: int, precision: torch.dtype, *, int4: bool = False
+    ) -> None:
         self.directory = directory
         self.precision = precision
         directory.mkdir(parents=True, exist_ok=True)
@@ -90,6 +93,7 @@ class Trainer:
         self.model = Abacus(shape)
         inner = [p for p in self.model.model.layers.parameters() if p.ndim == 2]
         outer = [p for p in self.model.parameters() if not any(p is q for q in inner)]
+        self.rounded = inner if int4 else []
         self.muon = Muon(inner, lr=0.02, weight_decay=0.01, precision=precision)
         self.adam = torch.optim.AdamW(outer, lr=0.004, betas=(0.9, 0.98), weight_decay=0.0)
         self.peaks = (0.02, 0.004)
@@ -140,11 +144,12 @@ class Trainer:
             for group in optimiser.param_groups:
                 group["lr"] = peak * share
         wanted = targets != -100
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == torch.bfloat16):
-            scores = self.model.logits(self.model.hidden(ids)[wanted])
-        loss = F.cross_entropy(scores.float(), targets[wanted])
         self.model.zero_grad(set_to_none=True)
-        loss.backward()
+        with rounded(self.rounded):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == torch.bfloat16):
+                scores = self.model.logits(self.model.hidden(ids)[wanted])
+            loss = F.cross_entropy(scores.float(), targets[wanted])
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.muon.step()
         self.adam.step()
@@ -214,9 +219,14 @@ def aggregate_stream(
     tokenizer: Tokenizer, rollouts: Rollouts, trainer: Trainer, budget: Budget, seed: int, share: float
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Aggregations over the model's own trajectories, `share` of the examples; the rest as in the first
-    phase.
+    phase, or as the phase's own mix says.
     """
-    rng = random.Random(f"aggregate/{seed}/{trainer.step}")
+    rng = random.Random(f"{trainer.phase}/{seed}/{trainer.step}")
+    mix, easy = {
+        "aggregate": (Mix.base(), 0.5),
+        "practice": (Mix.practice(), 0.2),
+        "finish": (Mix.finish(), 0.2),
+    }[trainer.phase]
 
     def examples() -> Iterator[tuple[list[int], list[bool]]]:
         while True:
@@ -224,7 +234,7 @@ def aggregate_stream(
                 problem, candidates = rollouts.draw(rng)
                 segments = aggregation(problem, candidates, rng)
             else:
-                segments = example(rng, Mix.base(), easy=0.5)
+                segments = example(rng, mix, easy)
             ids, imitated = encode(tokenizer, segments)
             if len(ids) <= 2048:
                 yield ids, imitated
@@ -235,7 +245,7 @@ def aggregate_stream(
 def main() -> None:
     """Run one phase."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("phase", choices=("base", "aggregate"))
+    parser.add_argument("phase", choices=("base", "aggregate", "practice", "finish"))
     parser.add_argument("--directory", type=Path, required=True, help="checkpoints, tokenizer and curve")
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument(
@@ -244,6 +254,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.3, help="share of aggregations in the second phase")
     parser.add_argument("--rollouts", type=Path, nargs="*", default=[], help="files of sampled trajectories")
     parser.add_argument("--peak", type=float, default=1.0, help="scales both peak learning rates")
+    parser.add_argument("--int4", action="store_true", help="train what INT4 makes of the weights")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
@@ -258,7 +269,8 @@ def main() -> None:
     if not (files / "tokenizer.json").exists():
         tokenizers.save(tokenizers.train(), files)
     tokenizer = Tokenizer.from_file(str(files / "tokenizer.json"))
-    trainer = Trainer(arguments.directory, Shape(), arguments.seed, getattr(torch, arguments.precision))
+    precision = getattr(torch, arguments.precision)
+    trainer = Trainer(arguments.directory, Shape(), arguments.seed, precision, int4=arguments.int4)
     if trainer.checkpoint.exists():
         trainer.restore(trainer.checkpoint)
     trainer.begin(arguments.phase)

@@ -88,3 +88,18 @@ def test_where_nothing_holds_the_most_frequent_answer_stays() -> None:
     thought, answer, cites = aggregate(problem, made, random.Random(0))
     assert thought == "9: 7*1+2 of 2 9*1+0 of 5 no\n30: 7*4+2 of 2 9*3+3 of 5 no\nnone"
     assert (answer, cites) == ("9", ["B", "C"])
+
+
+def test_what_takes_a_tool_is_read_off_whoever_made_the_call_until_nobody_did() -> None:
+    problem = make_problem("programs", 3, "dev", 2)
+    steps = [call.step(number) for number, call in enumerate(problem.calls, 1)]
+    notes = [call.note for call in problem.calls]
+    split = [Candidate("A", "5", "\n".join(notes[:2])), Candidate("B", str(problem.answer), notes[2])]
+    thought, answer, cites = aggregate(problem, split, random.Random(0))
+    assert thought == "\n".join(
+        [*(line for pair in zip(steps, notes, strict=True) for line in pair), f"= {answer}: B"]
+    )
+    assert (answer, cites) == (str(problem.answer), ["B"])
+    thought, answer, cites = aggregate(problem, [split[0]], random.Random(0))
+    assert thought.endswith(f"{steps[2]}\n{problem.calls[2].expression} none")
+    assert (answer, cites) == ("5", ["A"])

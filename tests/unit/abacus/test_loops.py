@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
-from workers.abacus import chat
+from workers.abacus import chat, tracebacks
 from workers.abacus.interpreter import Interpreter, is_arithmetic
 from workers.abacus.intervals import bootstrap, wilson
 from workers.abacus.loops import parse_call, solve
@@ -35,11 +38,33 @@ def test_a_wrong_id_marker_or_argument_is_malformed(text: str) -> None:
 
 def test_python_runs_arithmetic_and_reports_its_errors() -> None:
     with Interpreter() as python:
-        assert python.run("print(12*12)") == "144\n"
+        assert python.run("print(12*12)") == "144"
         assert python.run("print(1//0)").splitlines()[-1].startswith("ZeroDivisionError")
         assert "NameError: name 'rate' is not defined" in python.run("print(rate*3)")
         assert "SyntaxError" in python.run("print(3+)")
-        assert python.run("print(2)") == "2\n"
+        assert python.run("print(2)") == "2"
+
+
+@pytest.mark.parametrize("code", ["print(rate*312)", "print(186+384//0)", "print(12*4+)", "print(9//3/0)"])
+def test_training_shows_errors_word_for_word_as_the_tool_of_heavy_says_them(code: str) -> None:
+    seen = tracebacks.text(code)
+    with Interpreter() as python:
+        assert python.run(code) == seen
+    said = subprocess.run(
+        [sys.executable, "-c", EXPLAINS, code], capture_output=True, text=True, check=True
+    ).stderr.strip("\n")
+    assert said == seen
+
+
+EXPLAINS = """
+import sys
+from heavy.tools.sandbox import bootstrap
+source = sys.argv[1]
+try:
+    bootstrap.run(source, bootstrap.FILENAME, bootstrap.Stdout(sys.stdout.buffer), type(sys)("__main__"))
+except BaseException as error:
+    bootstrap.explain(error, {bootstrap.FILENAME: source})
+"""
 
 
 @pytest.mark.parametrize(

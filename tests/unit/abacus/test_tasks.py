@@ -80,6 +80,17 @@ def test_calls_carry_true_results_and_the_last_good_one_is_the_answer(level: int
         assert good[-1].result == problem.answer
 
 
+@pytest.mark.parametrize("level", LEVELS["programs"])
+def test_a_step_reads_the_question_from_the_part_before_to_its_own(level: int) -> None:
+    for problem in problems("programs", level):
+        places = [problem.question.index(call.before + call.told) for call in problem.calls]
+        assert problem.template == "unknown" or places == sorted(places)
+        for before, call in zip(problem.calls, problem.calls[1:], strict=False):
+            assert call.told.startswith("use ") or call.before.startswith(
+                (before.told, problem.calls[0].told)
+            )
+
+
 def test_orders_of_a_total_differ_and_agree_on_the_answer() -> None:
     rng = random.Random(1)
     problem = make_problem("totals", 5, "dev", 0)

@@ -16,18 +16,41 @@ def aggregate(
     """The gold aggregation: its thinking, its answer, the labels it cites.
 
     Where nobody came to the same answer, its own derivation likely slipped: then it keeps the
-    most frequent answer. What takes a tool is not computed but read off the candidates, line by line.
+    most frequent answer.
     """
     if problem.search is not None:
         return _check(problem.search, candidates)
+    if problem.needs_tool:
+        return _read_off(problem, candidates)
     answers = rows(candidates)
     agreeing = dict(answers).get(str(problem.answer), [])
-    thought = [] if problem.needs_tool and not agreeing else derivation(problem, rng)[0]
+    thought = derivation(problem, rng)[0]
+    thought.append(f"= {problem.answer}: {', '.join(agreeing) or 'none'}")
     if agreeing or not answers:
-        thought.append(f"= {problem.answer}: {', '.join(agreeing) or 'none'}")
         return "\n".join(thought), str(problem.answer), agreeing
-    thought.append("none" if problem.needs_tool else f"= {problem.answer}: none")
     return "\n".join(thought), *answers[0]
+
+
+def _read_off(problem: Problem, candidates: Sequence[Candidate]) -> tuple[str, str, list[str]]:
+    """What takes a tool: it goes through the question as an arm does, and reads each result off whoever made
+    that call. Where nobody made it, or nobody came to the end, it keeps the most frequent answer.
+    """
+    answers = rows(candidates)
+    known = {line for candidate in candidates for line in candidate.reasoning.split("\n")}
+    thought: list[str] = []
+    for number, call in enumerate(problem.calls, 1):
+        thought.append(call.step(number))
+        if call.note not in known:
+            thought.append(f"{call.expression} none")
+            break
+        thought.append(call.note)
+    else:
+        agreeing = dict(answers).get(str(problem.answer), [])
+        thought.append(f"= {problem.answer}: {', '.join(agreeing) or 'none'}")
+        if agreeing:
+            return "\n".join(thought), str(problem.answer), agreeing
+    answer, labels = answers[0] if answers else ("none", [])
+    return "\n".join(thought), answer, labels
 
 
 def _check(search: Search, candidates: Sequence[Candidate]) -> tuple[str, str, list[str]]:

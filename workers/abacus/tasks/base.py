@@ -29,9 +29,10 @@ class Term:
 class Call:
     """One call to `python` a solution makes.
 
-    `told` is the part of the question it carries out, word for word; `expression` is what is printed;
-    `result` what comes back, or None where it raises `error`. A `slip`
-    is a call nobody should imitate: it is shown, its loss is masked, and what follows corrects it.
+    `told` is the part of the question it carries out, word for word, and `before` the part that stands before
+    it there, with what lies between; `expression` is what is printed; `result` what comes back, or None where
+    it raises `error`; `note` what is thought of that. A `slip` is a call nobody should imitate: it is shown,
+    its loss is masked, and what follows corrects it.
     """
 
     told: str
@@ -40,6 +41,13 @@ class Call:
     note: str
     error: str = ""
     slip: bool = False
+    before: str = ""
+
+    def step(self, number: int) -> str:
+        """The line that names what is to be done. It reads on in the question from the part done last to this
+        one: that is easier than to find the third part of four.
+        """
+        return f"step {number}: {self.before}{self.told}"
 
 
 class Search(Protocol):

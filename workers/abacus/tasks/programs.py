@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+from workers.abacus import tracebacks
 from workers.abacus.tasks.base import Call, Problem, join_and
 from workers.abacus.tasks.totals import LABELS
 
@@ -48,7 +49,8 @@ def _sequence(rng: random.Random, level: int) -> Problem:
     text = rng.choice(
         ("Use python: start with {}, {}.", "With python, start with {}, {}.", "Use python: take {}, {}.")
     )
-    return _problem("sequence", level, text.format(start, ", ".join(told)), value, calls)
+    befores = [f"{part}, " for part in (str(start), *told)]
+    return _problem("sequence", level, text.format(start, ", ".join(told)), value, calls, befores)
 
 
 def _purchase(rng: random.Random, level: int) -> Problem:
@@ -62,7 +64,7 @@ def _purchase(rng: random.Random, level: int) -> Problem:
         total += count * price
         calls.append(_call(part, f"{head}{count}*{price}", total))
     text = rng.choice(("Use python: what do {} cost?", "With python, add up {}."))
-    return _problem("purchase", level, text.format(join_and(told)), total, calls)
+    return _problem("purchase", level, text.format(join_and(told)), total, calls, _before_each(told))
 
 
 def _quotients(rng: random.Random, level: int) -> Problem:
@@ -79,7 +81,7 @@ def _quotients(rng: random.Random, level: int) -> Problem:
             continue
         total = (total or 0) + amount // divisor
         calls.append(_call(str(divisor), expression, total))
-    told = join_and([str(divisor) for divisor in divisors])
+    told = [str(divisor) for divisor in divisors]
     text = rng.choice(
         (
             "Use python: divide {} by {}, rounding down, and add what works.",
@@ -87,7 +89,10 @@ def _quotients(rng: random.Random, level: int) -> Problem:
         )
     )
     assert total is not None
-    return _problem("quotients", level, text.format(amount, told), total, calls)
+    befores = [f"{amount} by ", *_before_each(told)[1:]]
+    if "divided" in text:
+        befores[0] = f"{amount} divided by "
+    return _problem("quotients", level, text.format(amount, join_and(told)), total, calls, befores)
 
 
 def _unknown(rng: random.Random, level: int) -> Problem:
@@ -109,7 +114,8 @@ def _unknown(rng: random.Random, level: int) -> Problem:
         total = result
     then = "".join(f", {part}" for part in told)
     text = f"Use python: take {name}*{count}{then}. If {name} is not known use {value}."
-    return _problem("unknown", level, text, total, calls)
+    befores = ["", "", *(f"{part}, " for part in (calls[0].told, *told))]
+    return _problem("unknown", level, text, total, calls, befores)
 
 
 def with_slip(rng: random.Random, problem: Problem) -> Problem:
@@ -125,26 +131,26 @@ def with_slip(rng: random.Random, problem: Problem) -> Problem:
             (f"{expression}+", "SyntaxError: invalid syntax"),
         )
     )
-    slip = Call(problem.calls[index].told, bad, None, "fails, again", error, slip=True)
+    slip = replace(
+        problem.calls[index], expression=bad, result=None, note="fails, again", error=error, slip=True
+    )
     return replace(problem, calls=(*problem.calls[:index], slip, *problem.calls[index:]))
 
 
 def result_text(rng: random.Random, call: Call) -> str:
-    """What the tool hands back: stdout, with or without its last newline, or a traceback, short or long."""
+    """What the tool hands back: mostly as Heavy's own does (stdout without its last newline, a whole
+    traceback), at times as others do.
+    """
+    newline = rng.choice(("\n", ""))
     if call.result is not None:
-        return f"{call.result}" + rng.choice(("\n", ""))
-    head = "Traceback (most recent call last):\n"
-    place = rng.choice(('  File "<cell>", line 1, in <module>\n', '  File "<string>", line 1, in <module>\n'))
+        return f"{call.result}{newline}"
     shape = rng.random()
-    if shape < 0.5:
-        return call.error
-    if shape < 0.7:
-        return f"{call.error}\n"
-    if shape < 0.85:
-        return f"{head}{place}{call.error}"
-    source = f"    print({call.expression})\n"
-    marks = " " * rng.randint(10, 14) + "~" * rng.randint(1, 4) + "^^" + "~" * rng.randint(0, 3) + "\n"
-    return f"{head}{place}{source}{marks if rng.random() < 0.5 else ''}{call.error}\n"
+    if shape < 0.6:
+        return tracebacks.text(f"print({call.expression})")
+    if shape < 0.8:
+        return f"{call.error}{newline}"
+    place = rng.choice(('  File "<cell>", line 1, in <module>\n', '  File "<string>", line 1, in <module>\n'))
+    return f"Traceback (most recent call last):\n{place}{call.error}{newline}"
 
 
 def _value(left: int, operator: str, right: int) -> int:
@@ -156,5 +162,15 @@ def _call(told: str, expression: str, result: int) -> Call:
     return Call(told, expression, result, f"{expression}={result}")
 
 
-def _problem(template: str, level: int, text: str, answer: int, calls: list[Call]) -> Problem:
-    return Problem("programs", template, level, text, answer, calls=tuple(calls))
+def _before_each(told: list[str]) -> list[str]:
+    """What stands before each part of a list told with `join_and`: the part before and what lies between."""
+    between = [", "] * (len(told) - 2) + [" and "]
+    return ["", *(part + joint for part, joint in zip(told[:-1], between, strict=False))]
+
+
+def _problem(
+    template: str, level: int, text: str, answer: int, calls: list[Call], befores: list[str]
+) -> Problem:
+    placed = tuple(replace(call, before=before) for call, before in zip(calls, befores, strict=False))
+    assert all(f"{call.before}{call.told}" in text for call in placed), "a step reads what the question says"
+    return Problem("programs", template, level, text, answer, calls=placed)

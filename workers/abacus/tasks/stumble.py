@@ -104,27 +104,44 @@ def _compute(a: int, operator: str, b: int) -> int:
 
 
 def _program(problem: Problem, rng: random.Random, rate: float) -> tuple[list[str], int]:
-    """Tool results are right by nature, so what goes wrong is what was asked for."""
+    """Tool results are right by nature, so what goes wrong is the reading: a part skipped, taken twice, or
+    its number mistaken, for one nearby more often than not.
+    """
+    order = list(range(len(problem.calls)))
+    first = 3 if problem.template == "unknown" else 1
+    if rng.random() < rate and len(order) > first:
+        place = rng.randrange(first, len(order))
+        order[place : place + 1] = [] if rng.random() < 0.5 else [rng.randrange(first - 1, place), place]
     lines: list[str] = []
-    shift = 0
-    before = 0
-    for number, call in enumerate(problem.calls, 1):
-        lines.append(f"step {number}: {call.told}")
+    running = ""
+    for number, index in enumerate(order, 1):
+        call = problem.calls[index]
+        rest = call.expression.removeprefix(_running(problem, index))
+        step = call.step(number)
         if call.result is None:
-            lines.append(call.note)
+            note = call.note.replace(call.expression, f"{running}{rest}" if running else rest.lstrip("+"))
+            lines += [step, note]
             continue
-        expression = call.expression
-        if shift:
-            expression = expression.replace(str(before), str(before + shift), 1)
-        if rng.random() < rate:
-            numbers = re.findall(r"\d+", expression)
-            wrong = rng.choice(numbers)
-            expression = expression.replace(wrong, str(slip(rng, int(wrong)) or 1), 1)
-        before = call.result
-        result = max(1, evaluate(expression))
-        shift = result - before
-        lines.append(f"{expression}={result}")
-    return [*lines, "done"], before + shift
+        if rng.random() < rate / 2:
+            wrong = rng.choice(re.findall(r"\d+", rest))
+            near = rng.choice(re.findall(r"\d+", problem.question)) if rng.random() < 0.6 else wrong
+            taken = near if near not in (wrong, "0") else str(slip(rng, int(wrong)) or 1)
+            step, rest = _last_replaced(step, wrong, taken), _last_replaced(rest, wrong, taken)
+        expression = f"{running}{rest}" if running else rest.lstrip("+")
+        running = str(max(1, evaluate(expression)))
+        lines += [step, f"{expression}={running}"]
+    return [*lines, "done"], int(running or 0)
+
+
+def _running(problem: Problem, index: int) -> str:
+    """What the calls before the `index`-th came to, as its expression begins; empty where none did."""
+    results = [call.result for call in problem.calls[:index] if call.result is not None]
+    return str(results[-1]) if results else ""
+
+
+def _last_replaced(text: str, old: str, new: str) -> str:
+    head, found, tail = text.rpartition(old)
+    return f"{head}{new}{tail}" if found else text
 
 
 def evaluate(expression: str) -> int:

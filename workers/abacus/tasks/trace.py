@@ -51,7 +51,7 @@ def gold(problem: Problem, rng: random.Random) -> list[tuple[Message, bool]]:
     for index, call in enumerate(problem.calls):
         turn = {
             "role": "assistant",
-            "reasoning_content": f"{note}step {index + 1}: {call.told}",
+            "reasoning_content": note + call.step(index + 1),
             "content": "",
             "tool_calls": [tool_call(index, f"print({call.expression})")],
         }
