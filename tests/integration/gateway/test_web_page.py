@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Page, expect
 
 from heavy.core import clock
+from heavy.core.files import File, FileRef, ref_of
 from heavy.core.ids import arm
 from heavy.core.records import Delta
 from heavy.core.runs import OutcomeKind, RunState
 
 from tests_support import entries, histories
+from tests_support.domain import run_spec
 from tests_support.pages import PageServer, Runs
 from tests_support.servers import StoreServer
 from tests_support.waiting import until
@@ -169,6 +174,30 @@ async def test_steps_unfold_to_reasoning_calls_and_results_with_their_cache_stat
     await expect(page.get_by_role("tabpanel")).to_contain_text(
         "The replica simulated-1 went silent for 120 s."
     )
+
+
+async def test_files_given_and_made_are_saved_from_where_they_stand(window: Any, served: PageServer) -> None:
+    data, plot, lost = File("data.csv", b"n\n42\n"), File("plot.svg", b"<svg/>"), FileRef("large.bin", "", 9)
+    spec = run_spec("Plot it.", files=(ref_of(data),))
+    store = served.store
+    await store.log.create(spec, owner="page", lease_s=600.0, files=[data])
+    (made,) = await store.files.keep(spec.run, [plot])
+    arm_0 = histories.Telling(arm(0), clock.now_ms(), random.Random(1)).start()
+    arm_0.step("Let me plot.", code="plot()", output="done", files=(made, lost))
+    await store.log.append(spec.run, epoch=1, entries=arm_0.entries)
+
+    page = await window.opened(f"{served.url}/runs/{spec.run}")
+    await page.locator("#arm-0-0").get_by_role("button").first.click()
+    for label, file in (("Files given with the question", data), ("Files of python", plot)):
+        async with page.expect_download() as saving:
+            await page.get_by_role("list", name=label).get_by_role("button").click()
+        saved = await saving.value
+        assert saved.suggested_filename == file.name
+        assert await asyncio.to_thread(Path(await saved.path()).read_bytes) == file.data
+    await expect(page.get_by_role("list", name="Files of python")).to_contain_text(
+        "large.bin (9 bytes) was not kept"
+    )
+    assert await overflow(page) <= 0
 
 
 async def test_the_ledger_and_the_premium_over_one_arm_are_shown(

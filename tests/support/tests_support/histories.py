@@ -11,6 +11,7 @@ import redis
 
 from heavy.core import clock
 from heavy.core.codec import dump
+from heavy.core.files import FileRef
 from heavy.core.ids import AGGREGATOR, RUN_LEVEL, RunId, TrajectoryId, arm
 from heavy.core.ledger import NOTHING_SPENT, Ledger, Spend
 from heavy.core.messages import FinishReason, Message, Role, ToolCall
@@ -109,11 +110,13 @@ class Telling:
         output: str,
         cache: CacheState = CacheState.MISS,
         is_error: bool = False,
+        files: tuple[FileRef, ...] = (),
     ) -> None:
         duration_s = 0.002 if cache is CacheState.HIT else self.chance.uniform(0.1, 0.9)
         self._add(self.steps, ToolIntentRecord(call, Effects.PURE))
         self.at_ms += round(1000 * duration_s)
-        self._add(self.steps, ToolResultRecord(call.id, call.name, output, is_error, cache, duration_s))
+        result = ToolResultRecord(call.id, call.name, output, is_error, cache, duration_s, files=files)
+        self._add(self.steps, result)
         self.spend += Spend(tool_calls=1, wall_s=duration_s)
 
     def end(

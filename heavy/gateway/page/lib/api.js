@@ -66,6 +66,12 @@ export const run = (id, signal) => json(`/runs/${encodeURIComponent(id)}`, { sig
 export const ask = (body) => post("/runs", body);
 export const cancel = (id) => post(`/runs/${encodeURIComponent(id)}/cancel`, {});
 
+/** The content of a file of a run. */
+export async function file(id, digest) {
+  const path = `/runs/${encodeURIComponent(id)}/files/${encodeURIComponent(digest)}`;
+  return (await send(path)).blob();
+}
+
 /** One page of runs. `states`: an array; `id`: how the run's id begins. */
 export function runs({ states = [], id = "", pageToken = "", pageSize = 50 }, signal) {
   const query = new URLSearchParams(states.map((state) => ["states", state]));

@@ -3,6 +3,7 @@ import * as api from "../lib/api.js";
 import { fill, h } from "../lib/dom.js";
 import { count, laneName, laneShort, seconds, spent } from "../lib/format.js";
 import { failure } from "../parts.js";
+import { fileList } from "./files.js";
 
 const TEXT_CHARS = 4_000; // shown of a long text at first
 const OPEN_MAX = 40; // unfolded steps; the one unfolded longest ago is folded again
@@ -232,7 +233,7 @@ export class Reader {
     line.shown = step.last;
     try {
       const records = await api.records(this.runId, this.lane, step.first, step.last, this.signal);
-      if (line.open) fill(line.body, bodyOf(records.filter((record) => record.step === step.index)));
+      if (line.open) fill(line.body, bodyOf(this.runId, records.filter((record) => record.step === step.index)));
     } catch (error) {
       if (!this.signal.aborted)
         fill(
@@ -286,7 +287,7 @@ function toolState(tool) {
 }
 
 /** A step's records as they are read: thought, said, called, given back. */
-function bodyOf(records) {
+function bodyOf(runId, records) {
   const whole = records.filter((one) => one.body.kind === "generation");
   const shown = records.filter((one) => one.body.kind !== "partial_generation" || !whole.length);
   const results = new Map(
@@ -294,7 +295,7 @@ function bodyOf(records) {
   );
   return shown.map(({ body }) => {
     if (body.kind === "generation" || body.kind === "partial_generation") return saidOf(body);
-    if (body.kind === "tool_intent") return callOf(body, results.get(body.call.id));
+    if (body.kind === "tool_intent") return callOf(runId, body, results.get(body.call.id));
     if (body.kind === "lifecycle") return h("p", { class: "note" }, body.detail);
     return null;
   });
@@ -315,7 +316,7 @@ function saidOf(body) {
   ];
 }
 
-function callOf({ call, effects }, result) {
+function callOf(runId, { call, effects }, result) {
   const state = result
     ? result.unknown
       ? "unknown"
@@ -338,6 +339,7 @@ function callOf({ call, effects }, result) {
     result
       ? text(result.content || "(nothing)", result.is_error ? "code bad" : "code result")
       : h("p", { class: "note" }, "No result was recorded: whether the call was carried out is unknown."),
+    fileList(runId, result?.files, `Files of ${call.name}`),
   );
 }
 

@@ -6,6 +6,7 @@ import { LIVE, laneName, percent, premium, seconds, spent, times } from "../lib/
 import { failure, figure, simulatedNotice, statePill, when } from "../parts.js";
 import { answerCards } from "../run/answer.js";
 import { ledgerCard, premiumCard } from "../run/ledger.js";
+import { fileList } from "../run/files.js";
 import { RunModel } from "../run/model.js";
 import { Reader } from "../run/reader.js";
 import { Timeline } from "../run/timeline.js";
@@ -160,6 +161,7 @@ class RunScreen {
       h("p", { class: "crumbs" }, h("a", { href: "/" }, "Runs"), " / ", h("code", {}, this.id)),
       summary.simulated ? simulatedNotice() : null,
       h("div", { class: "title" }, this.#question(messages), this.#stop(state)),
+      fileList(summary.run_id, this.detail.files, "Files given with the question"),
       h(
         "p",
         { class: "facts" },
