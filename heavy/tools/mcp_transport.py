@@ -8,6 +8,7 @@ are counted as they come.
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -56,8 +57,8 @@ def transport(section: McpSection, secrets: Mapping[str, str], errors: TextIO) -
     if not section.command:
         return _over_http(section, secrets)
     program = section.command[0]
-    if "/" not in program and shutil.which(program) is None:
-        raise FileNotFoundError(errno.ENOENT, "there is no such program on the PATH", program)
+    if shutil.which(os.path.join(section.cwd, program) if "/" in program else program) is None:
+        raise FileNotFoundError(errno.ENOENT, "there is no such program", program)
     relay = ["-I", "-S", "-c", _RELAY, str(section.message_bytes_max), *section.command]
     environment = {name: secrets[variable] for name, variable in section.env.items()}
     parameters = StdioServerParameters(

@@ -175,7 +175,9 @@ async def test_slow_calls_end_in_time_and_cancelled_ones_free_their_place() -> N
 
 async def test_a_server_that_cannot_start_says_why_and_keeps_no_other_from_working() -> None:
     broken = McpSection(command=(sys.executable, "-c", "import sys; sys.exit('no license')"))
-    async with opened(broken=broken, own=McpSection(command=UNRULY)) as box:
+    absent = McpSection(command=("/nowhere/server", "--stdio"))
+    async with opened(broken=broken, absent=absent, own=McpSection(command=UNRULY)) as box:
+        assert "there is no such program: '/nowhere/server'" in box.missing["absent__*"]
         with pytest.raises(McpUnavailable, match=r"The MCP server broken cannot be reached: .*no license"):
             box.select(("broken__anything",))
         assert (await ask(box, "own__pid")).content.isdigit()
