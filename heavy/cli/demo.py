@@ -12,6 +12,7 @@ from heavy.cli import exits
 from heavy.cli.ask import ask_and_show
 from heavy.cli.board import Board
 from heavy.cli.interrupts import Interrupted
+from heavy.cli.options import complete_profile
 from heavy.cli.up import local_settings, running
 from heavy.client import HeavyClient
 from heavy.core.draft import PolicyDraft
@@ -22,7 +23,13 @@ from workers.shipped import DEMO_QUESTIONS, LOCAL_PROFILE, out_of_scope
 
 @click.command()
 @click.argument("question", required=False)
-@click.option("--profile", default=LOCAL_PROFILE, show_default=True, help="What answers.")
+@click.option(
+    "--profile",
+    default=LOCAL_PROFILE,
+    show_default=True,
+    shell_complete=complete_profile,
+    help="What answers.",
+)
 def demo(question: str | None, profile: str) -> None:
     """Show a heavy run on this machine: eight trajectories, real tool calls, a reflective pass, what it cost.
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from heavy.client import HeavyClient
 from heavy.core.draft import PolicyDraft
@@ -20,6 +21,14 @@ PATIENCE_S: Final = 3.0
 """For commands that only look: how long a server that cannot be reached is tried again."""
 
 _ADDRESS = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract|xds):.+|[^/\s]+:\d{1,5}")
+
+
+def complete_profile(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Profiles whose names begin so. They are read when somebody presses Tab, not before."""
+    from heavy.cli.profiles import profiles_like
+
+    return profiles_like(incomplete)
+
 
 _POLICY_FLAGS = (
     click.option("--width", type=int, help="How many arms, 1 to 8.  [default: the server's, 8]"),
@@ -36,9 +45,13 @@ _POLICY_FLAGS = (
         help="auto: the vote where arms agree, else the reflective pass.",
     ),
     click.option(
-        "--profile", "arms", multiple=True, help="Profile of the arms; give it once, or once per arm."
+        "--profile",
+        "arms",
+        multiple=True,
+        shell_complete=complete_profile,
+        help="Profile of the arms; give it once, or once per arm.",
     ),
-    click.option("--aggregator", help="Profile of the aggregator."),
+    click.option("--aggregator", shell_complete=complete_profile, help="Profile of the aggregator."),
     click.option("--preset", default="", help="A protocol of the profile, by name: see heavy profiles."),
     click.option("--tool", "tools", multiple=True, help="A tool the arms may use; repeatable."),
     click.option("--no-tools", is_flag=True, help="No tools at all."),

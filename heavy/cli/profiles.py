@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from heavy.cli import draw, exits
+from heavy.cli.options import complete_profile
 from heavy.config import Settings
 from heavy.core.errors import ConfigError, HeavyError
 from heavy.profiles.loader import ProfileBook, load_profiles, read_profile
@@ -33,8 +34,8 @@ def known_profiles(directories: tuple[str, ...] = ()) -> ProfileBook:
     return load_profiles((*directories, *Settings.read().profile_directories, *PROFILE_DIRECTORIES))
 
 
-def complete_profile(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of profiles that begin so."""
+def profiles_like(incomplete: str) -> list[CompletionItem]:
+    """Profiles whose names begin so, for a shell."""
     try:
         book = known_profiles()
     except HeavyError:

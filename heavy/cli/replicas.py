@@ -15,7 +15,7 @@ from heavy.admin import ReplicaClient
 from heavy.cli import draw, exits
 from heavy.cli.interrupts import on_interrupt
 from heavy.cli.live import steady
-from heavy.cli.options import connected, server_flags
+from heavy.cli.options import complete_profile, connected, server_flags
 from heavy.cli.plain import plain
 from heavy.client import HeavyClient
 from heavy.core import clock
@@ -89,7 +89,7 @@ def drain(replica: str, server: str, token: str | None, patience: float) -> None
 
 
 @replicas.command(short_help="Change what is served of a profile.")
-@click.argument("profile")
+@click.argument("profile", shell_complete=complete_profile)
 @click.option("--replicas", "number", type=click.IntRange(0, 64), help="How many, at least.")
 @click.option("--replicas-max", type=click.IntRange(0, 64), help="How many under load.")
 @click.option(

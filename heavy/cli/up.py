@@ -13,6 +13,7 @@ import click
 from heavy.cli import exits
 from heavy.cli.board import Board
 from heavy.cli.interrupts import Interrupted, on_interrupt
+from heavy.cli.options import complete_profile
 from heavy.config import Settings
 from workers.local import LocalCluster, LocalPlan
 from workers.shipped import LOCAL_PROFILE, PROFILE_DIRECTORIES
@@ -20,7 +21,11 @@ from workers.shipped import LOCAL_PROFILE, PROFILE_DIRECTORIES
 
 @click.command()
 @click.option(
-    "--profile", "profiles", multiple=True, help=f"What to serve; repeatable.  [default: {LOCAL_PROFILE}]"
+    "--profile",
+    "profiles",
+    multiple=True,
+    shell_complete=complete_profile,
+    help=f"What to serve; repeatable.  [default: {LOCAL_PROFILE}]",
 )
 @click.option(
     "--profiles-dir", multiple=True, type=click.Path(exists=True, file_okay=False), help="More profiles."

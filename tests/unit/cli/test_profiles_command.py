@@ -81,4 +81,5 @@ def test_profiles_and_commands_are_completed() -> None:
         return [line.partition(",")[2] for line in done.stdout.splitlines()]
 
     assert completed("profiles", "show", "aba") == ["abacus"]
+    assert completed("up", "--profile", "aba") == ["abacus"]
     assert completed("ru") == ["runs"]
