@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 import ray
 
 from heavy.config import Settings
+from heavy.coordinator.tenants import load_tenants
 from heavy.core.errors import ConfigError, HeavyError, NotFound
 from heavy.profiles.loader import load_profiles
 from heavy.profiles.schema import Profile
@@ -124,6 +125,7 @@ class LocalCluster:
     def _profiles(self) -> list[Profile]:
         """What to serve. Every file the operator wrote is read here, before anything is started."""
         read_tools(self._given.tools_file)
+        load_tenants(self._given.tokens_file).require_safe(self._given.host, "HEAVY_HOST")
         book = load_profiles(self._given.profile_directories)
         try:
             return [book.get(name) for name in self._plan.profiles]
