@@ -137,12 +137,14 @@ async def _list(fleet: ReplicaClient, *, as_json: bool) -> int:
 
 
 async def _watch(fleet: ReplicaClient) -> int:
-    """Until Ctrl-C. A server that does not answer for a while is said to, and asked again."""
-    console = draw.console()
+    """Until Ctrl-C. A server that does not answer is said to below what it said last, and asked again."""
     stop = asyncio.Event()
-    shown = await fleet.list()
-    drawn = steady(console, lambda columns: table(shown, columns, clock.now_ms()), auto_refresh=False)
-    with on_interrupt(stop.set), drawn as screen:
+    shown, trouble = await fleet.list(), Text("")
+
+    def drawn(columns: int) -> RenderableType:
+        return Group(table(shown, columns, clock.now_ms()), trouble)
+
+    with on_interrupt(stop.set), steady(draw.console(), drawn, auto_refresh=False) as screen:
         while not stop.is_set():
             screen.refresh()
             try:
@@ -150,9 +152,9 @@ async def _watch(fleet: ReplicaClient) -> int:
                     await stop.wait()
             except TimeoutError:
                 try:
-                    shown = await fleet.list()
+                    shown, trouble = await fleet.list(), Text("")
                 except HeavyError as error:
-                    console.print(Text(str(error), style="red"))
+                    trouble = Text(f"As it was before: {error}", style="red")
     return exits.ANSWERED
 
 
