@@ -1,7 +1,8 @@
 """Exports a checkpoint: bf16 safetensors for transformers and SGLang, INT4 OpenVINO for a CPU.
 
-The Hugging Face model must give the trainer's own logits, and the INT4 directory must load in OpenVINO
-GenAI's continuous-batching pipeline and answer in the format; otherwise the export fails.
+The Hugging Face model must give the trainer's own logits, the INT4 matrices must be those that training
+rounded to, and the INT4 directory must load in OpenVINO GenAI's continuous-batching pipeline and answer in
+the format; otherwise the export fails.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import openvino as ov
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from workers.abacus import chat
-from workers.abacus.sample import load
+from workers.abacus.rounding import as_int4
+from workers.abacus.sample import load, load_safetensors
 
 QUANTISE = ("--weight-format", "int4", "--group-size", "32", "--sym", "--ratio", "1.0")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -72,6 +76,24 @@ def to_int4(source: Path, target: Path) -> None:
     print(f"int4: {_size(target):,} bytes")
 
 
+def check_rounding(bf16: Path, int4: Path) -> int:
+    """Compare every INT4 matrix with what `rounding.as_int4` makes of the bf16 one; returns their number."""
+    exact = load_safetensors(bf16).state_dict()
+    model = ov.Core().read_model(int4 / "openvino_model.xml")
+    constants = {o.get_friendly_name(): o for o in model.get_ops() if o.get_type_name() == "Constant"}
+    packed = {name: o for name, o in constants.items() if o.get_element_type() == ov.Type.i4}
+    for name, constant in packed.items():
+        halves = np.frombuffer(constant.data.tobytes(), np.uint8)
+        whole = np.stack([halves & 15, halves >> 4], -1).astype(np.int8).reshape(constant.get_output_shape(0))
+        whole[whole > 7] -= 16
+        made = whole * constants[f"{name}/scale"].data.astype(np.float32)
+        own = name.removeprefix("self.").removesuffix("._openvino_orig_weight") + ".weight"
+        apart = np.abs(made.reshape(exact[own].shape) - as_int4(exact[own]).numpy()).max()
+        if apart > 1e-3 * np.abs(made).max():
+            raise SystemExit(f"{own} is rounded otherwise than in training (up to {apart:.2e}): not exported")
+    return len(packed)
+
+
 def check(int4: Path) -> str:
     """One greedy answer from the pipeline the service uses."""
     from workers.abacus.pipeline import OpenVinoBackend
@@ -122,6 +144,7 @@ def main() -> None:
     to_int4(bf16, int4)
     if _size(int4) > INT4_BYTES_MAX or _size(bf16) > BF16_BYTES_MAX:
         raise SystemExit(f"too large: int4 {_size(int4):,} bytes, bf16 {_size(bf16):,} bytes")
+    print(f"{check_rounding(bf16, int4)} INT4 matrices are as training rounded them")
     print(check(int4))
 
 
