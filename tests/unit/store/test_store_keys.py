@@ -15,7 +15,7 @@ def test_all_keys_of_a_run_fall_into_one_cluster_slot() -> None:
     run = new_run_id()
     tags = {re.findall(r"\{(.*?)\}", key)[0] for key in RunKeys(run).all}
     assert tags == {run}
-    assert len(set(RunKeys(run).all)) == 11
+    assert len(set(RunKeys(run).all)) == 12
 
 
 @given(st.text(max_size=40))
