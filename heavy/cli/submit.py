@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import shlex
@@ -12,6 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
+import aiohttp
 import click
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
@@ -19,13 +21,18 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from heavy.cli import exits
 from heavy.cli.interrupts import on_interrupt
 from heavy.core import clock
-from heavy.core.errors import ConfigError, HeavyError, ServerUnavailable, Unauthenticated
+from heavy.core.errors import ConfigError, HeavyError, NotFound, ServerUnavailable, Unauthenticated
 
 DEFAULT_ADDRESS: Final = "http://127.0.0.1:8265"
 SUBMIT_PATIENCE_S: Final = 90.0
 SUBMIT_PAUSE_S: Final = 2.0
 STATUS_TRIES: Final = 20
 STATUS_EVERY_S: Final = 0.5
+
+LOST: Final = (OSError, aiohttp.ClientError)
+"""What a connection to the job server dies of."""
+FOREIGN: Final = (RuntimeError, AuthenticationError, *LOST)
+"""Everything that Ray's client raises."""
 
 
 def submit_batch(
@@ -68,12 +75,12 @@ def _submit(
                 metadata={"heavy": "batch"},
             )
             return
-        except (RuntimeError, AuthenticationError, OSError) as error:
+        except FOREIGN as error:
             if unsure and "already exists" in str(error):
                 return
             # A head that has just started has no agent yet, and says so; a busy one drops connections.
-            unsure = unsure or isinstance(error, OSError)
-            passing = isinstance(error, OSError) or "try again" in str(error)
+            unsure = unsure or isinstance(error, LOST)
+            passing = isinstance(error, LOST) or "try again" in str(error)
             if not passing or clock.monotonic_s() >= until_s:
                 raise _translated(error, address) from error
         time.sleep(SUBMIT_PAUSE_S)
@@ -109,7 +116,7 @@ async def _follow(client: JobSubmissionClient, job: str, address: str) -> int:
                 raise
             click.echo(f"\nThe job goes on. {_way_back(job, address)}")
             return exits.INTERRUPTED
-        except (RuntimeError, AuthenticationError, OSError) as error:
+        except FOREIGN as error:
             raise _translated(error, address, job) from error
 
 
@@ -135,22 +142,29 @@ async def _ended(client: JobSubmissionClient, job: str) -> int:
 
 
 def _client(address: str) -> JobSubmissionClient:
+    # How each connection to the job server was closed is ours to say, where it is worth saying.
+    logging.getLogger(JobSubmissionClient.__module__).setLevel(logging.WARNING)
     try:
         return JobSubmissionClient(address)
-    except (RuntimeError, AuthenticationError, OSError, ValueError) as error:
+    except (*FOREIGN, ValueError) as error:
         raise _translated(error, address) from error
 
 
 def _translated(error: Exception, address: str, job: str = "") -> HeavyError:
     """Ray's errors, and its client's bare ones, as ours."""
-    text = " ".join(str(error).split())[:400]
+    text = _last_words(error)
+    if job and "404" in text:
+        return NotFound(
+            f"Ray's job server at {address} has no job {job!r}: see `ray job list --address {address}`.",
+            complete=True,
+        )
     if isinstance(error, AuthenticationError) or "401" in text or "403" in text:
         return Unauthenticated(
             f"Ray's job server at {address} wants its cluster's token: set RAY_AUTH_MODE=token and "
             "RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to what the head was started with.",
             complete=True,
         )
-    if isinstance(error, OSError) or "connect" in text.lower():
+    if isinstance(error, LOST) or "connect" in text.lower():
         back = f" If the job still runs: {_way_back(job, address)}" if job else ""
         return ServerUnavailable(
             f"Ray's job server at {address} cannot be reached ({text}). Is the head up, with its dashboard? "
@@ -158,6 +172,12 @@ def _translated(error: Exception, address: str, job: str = "") -> HeavyError:
             complete=True,
         )
     return ConfigError(f"Ray's job server at {address} refused: {text}")
+
+
+def _last_words(error: Exception) -> str:
+    """What an error says in the end: Ray sends tracebacks of its own, whose last line is what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" .")]
+    return (lines[-1] if lines else type(error).__name__)[:400]
 
 
 def _way_back(job: str, address: str) -> str:

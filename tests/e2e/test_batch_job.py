@@ -97,6 +97,10 @@ async def test_a_job_whose_head_dies_is_submitted_again_and_nothing_is_asked_twi
         assert len(read_results(root)) == QUESTIONS
         assert set(Counter(heavy.asked()).values()) == {WIDTH}
 
+        unknown = await batch(heavy, head, "follow", "second")
+        told = await said(unknown)
+        assert (unknown.returncode, "has no job 'second'" in told) == (1, True), told
+
         stranger = RayHead()
         stranger.address = head.address
         refused = await batch(heavy, stranger, *submit)
