@@ -22,7 +22,7 @@ def problem(directory: str) -> str:
     if not directory:
         return (
             "name a delegated cgroup v2 directory as cgroup under [tools.python], such as one made by "
-            "systemd with Delegate=yes and emptied of processes"
+            "systemd with Delegate=yes; the runner itself belongs into a cgroup below it"
         )
     try:
         with open(os.path.join(directory, "cgroup.subtree_control")) as control:
