@@ -7,19 +7,21 @@ from dataclasses import fields
 from typing import Annotated, Any, Final, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 
 from heavy.coordinator.api import CreateRequest
 from heavy.coordinator.conversation import check_conversation, check_request_id
 from heavy.coordinator.defaults import PolicyDefaults, fingerprint
+from heavy.coordinator.files import check_files
 from heavy.core.draft import PolicyDraft
 from heavy.core.errors import FieldViolation, InvalidRequest
-from heavy.core.files import is_digest
+from heavy.core.files import File, is_digest
 from heavy.core.ids import AGGREGATOR, ARMS_MAX, RunId, TrajectoryId, arm, is_run_id, is_run_id_start
 from heavy.core.messages import Message, Role
 from heavy.core.runs import RunState
 
-BODY_BYTES_MAX: Final = 8 << 20
+BODY_BYTES_MAX: Final = 16 << 20
+"""A conversation may have 4 MiB, and files 8, which base64 makes a third larger."""
 REASON_CHARS_MAX: Final = 500
 RUNS_PER_PAGE_MAX: Final = 200
 BRIEFS_PER_PAGE_MAX: Final = 4_000
@@ -33,11 +35,19 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class FileBody(_Part):
+    """A file for the arms' python sessions, its content in base64."""
+
+    name: str
+    content: Base64Bytes
+
+
 class AskBody(_Part):
-    """A run to create: `question`, or a whole conversation as `messages`."""
+    """A run to create: `question`, or a whole conversation as `messages`; and `files` beside it."""
 
     question: str = ""
     messages: tuple[Message, ...] = ()
+    files: tuple[FileBody, ...] = ()
     policy: PolicyDraft = PolicyDraft()
     request_id: str = ""
 
@@ -107,10 +117,13 @@ def create_request(
     """A detached run to create, its policy complete. Raises one `InvalidRequest` with every violation."""
     messages = body.conversation()
     violations = [*check_request_id(body.request_id), *check_conversation(messages)]
+    files = tuple(File(file.name, file.content) for file in body.files)
     try:
         policy = policies.resolve(body.policy)
     except InvalidRequest as error:
-        raise InvalidRequest((*violations, *error.violations)) from error
+        violations += (*error.violations, *check_files(files, None, policies))
+        raise InvalidRequest(tuple(violations)) from error
+    violations += check_files(files, policy, policies)
     if violations:
         raise InvalidRequest(tuple(violations))
     return CreateRequest(
@@ -120,7 +133,8 @@ def create_request(
         policy=policy,
         attached=False,
         traceparent=traceparent,
-        fingerprint=fingerprint(messages, body.policy),
+        fingerprint=fingerprint(messages, body.policy, files=files),
+        files=files,
     )
 
 
@@ -155,7 +169,9 @@ async def body(request: web.Request, of: type[Model]) -> Model:
     try:
         raw = await request.read()
     except web.HTTPRequestEntityTooLarge as error:
-        raise invalid("", f"the body is larger than {BODY_BYTES_MAX} bytes; send fewer messages") from error
+        raise invalid(
+            "", f"the body is larger than {BODY_BYTES_MAX} bytes; send fewer messages, or smaller files"
+        ) from error
     read = _validated(lambda: of.model_validate_json(raw or b"{}"))
     if isinstance(read, AskBody):
         _refuse_unknown_policy_fields(raw)

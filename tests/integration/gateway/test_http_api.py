@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -321,6 +322,27 @@ async def test_a_file_of_a_run_is_bytes_to_be_saved_and_its_tenants_alone(
     assert (await get(http, f"/runs/{runs.voted}/files/plot.svg"))[0] == 400
     assert (await get(guarded, path))[0] == 401
     assert (await get(guarded, path, headers=bearer(OTHER)))[0] == 404
+
+
+async def test_files_come_with_a_run_in_base64_and_what_cannot_be_taken_is_named(
+    http: aiohttp.ClientSession, served: PageServer
+) -> None:
+    data = File("data.csv", b"n\n\xff\n")
+    given = {"name": data.name, "content": base64.b64encode(data.data).decode()}
+    asked = {"question": "Sum?", "policy": {"tools": ["python"], "width": 1}, "files": [given]}
+    status, detail = await post(http, "/runs", asked)
+    assert status == 201
+    (ref,) = detail["files"]
+    assert (ref["name"], ref["size_bytes"]) == ("data.csv", 4)
+    assert await served.store.files.read(detail["summary"]["run_id"], ref["digest"]) == data.data
+    for wrong, field in (
+        ([{**given, "name": "../x"}], "files[0].name"),
+        ([{**given, "content": "not base64!"}], "files.0.content"),
+        ([given, given], "files[1].name"),
+    ):
+        status, refused = await post(http, "/runs", {**asked, "files": wrong})
+        assert status == 400
+        assert [one["field"] for one in refused["error"]["violations"]] == [field]
 
 
 async def test_the_fleet_is_shown_to_administrators_alone(

@@ -78,7 +78,7 @@ class PageServer:
             stack.push_async_callback(equivalence.close)
             service = CoordinatorService(
                 Parts(self.store, runner, book, equivalence, settings.lease_s),
-                PolicyDefaults(book.by_name, (settings.profile,), settings, ("python",)),
+                PolicyDefaults(book.by_name, (settings.profile,), settings, ("python",), ("python",)),
                 settings,
                 RunMetrics(registry, ()),
                 Tracing("", "test"),
