@@ -46,6 +46,8 @@ class ServerView:
     models: tuple[ModelView, ...]
     default_profile: str
     tools: tuple[str, ...]
+    file_tools: tuple[str, ...]
+    """Those in whose working directory the caller's files stand."""
     width_default: int
     width_max: int
     deadline_default_s: float
@@ -98,6 +100,7 @@ class Api:
             models=tuple(model_of(name, policies.profiles) for name in served),
             default_profile=policies.settings.profile or only,
             tools=tuple(sorted(policies.tool_names)),
+            file_tools=tuple(sorted(policies.file_tools)),
             width_default=WIDTH,
             width_max=ARMS_MAX,
             deadline_default_s=min(DEADLINE_S, policies.settings.deadline_max_s),

@@ -128,6 +128,26 @@ async def test_a_run_is_asked_for_seen_running_and_cancelled(window: Any, served
     assert (await served.store.log.get(run)).state is RunState.CANCELLED  # type: ignore[arg-type]
 
 
+async def test_files_go_with_a_question(window: Any, served: PageServer) -> None:
+    page = await window.opened(served.url)
+    await page.get_by_label("Question").fill("What is in it?")
+    await page.get_by_text("More").click()
+    files = page.get_by_label("Files for python")
+    given = {"name": "data.csv", "mimeType": "text/csv", "buffer": b"n\n\xff\n"}
+    await files.set_input_files([{**given, "name": "my data.csv"}])
+    await page.get_by_role("button", name="Ask").click()
+    await expect(page.locator(".ask .notice")).to_contain_text("'my data.csv' must be 1 to 100")
+    await files.set_input_files([given])
+    await page.get_by_role("button", name="Ask").click()
+    button = page.get_by_role("list", name="Files given with the question").get_by_role("button")
+    await expect(button).to_have_text("data.csv (4 bytes)")
+    run = await served.store.log.get(page.url.rpartition("/")[2])  # type: ignore[arg-type]
+    assert await served.store.files.read(run.spec.run, run.spec.files[0].digest) == given["buffer"]
+    await page.get_by_role("button", name="Cancel").click()
+    await page.get_by_role("button", name="Really cancel?").click()
+    await expect(page.get_by_role("region", name="No answer")).to_contain_text("Cancelled")
+
+
 async def test_what_cannot_be_asked_is_said_where_it_stands(window: Any, served: PageServer) -> None:
     page = await window.opened(served.url)
     await page.get_by_label("Question").fill("?")

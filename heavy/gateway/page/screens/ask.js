@@ -7,6 +7,7 @@ const FIELDS = {
   "policy.cost_usd_max": "cost",
   "policy.deadline_s": "deadline",
   messages: "question",
+  files: "files",
 };
 
 /** A form that asks; `asked` gets the run that was created. */
@@ -53,6 +54,7 @@ export function askBox(server, asked) {
     h("option", { value: "vote" }, "vote only"),
     h("option", { value: "reflective" }, "always reflect"),
   );
+  const files = h("input", { id: "files", type: "file", multiple: true });
   const button = h("button", { class: "primary" }, "Ask");
   const wrong = h("div", { "aria-live": "assertive" });
   // One id for as long as the question stays the same: a second press, or one after a lost answer, starts no second run.
@@ -80,6 +82,7 @@ export function askBox(server, asked) {
         field("Deadline, s", deadline),
         field("Aggregation", aggregation),
         tools.length ? h("fieldset", {}, h("legend", {}, "Tools"), tools) : null,
+        server.file_tools.length ? field(`Files for ${server.file_tools.join(", ")}`, files) : null,
       ),
     ),
     wrong,
@@ -102,14 +105,19 @@ export function askBox(server, asked) {
     };
   }
 
+  function contents() {
+    const chosen = server.file_tools.length ? [...files.files] : [];
+    return Promise.all(chosen.map(async (file) => ({ name: file.name, content: await base64(file) })));
+  }
+
   async function submit(event) {
     event.preventDefault();
-    const body = { question: question.value.trim(), policy: policy() };
-    const text = JSON.stringify(body);
-    if (request.body !== text) request = { body: text, id: newId() };
     button.disabled = true;
     fill(wrong);
     try {
+      const body = { question: question.value.trim(), policy: policy(), files: await contents() };
+      const text = JSON.stringify(body);
+      if (request.body !== text) request = { body: text, id: newId() };
       asked(await api.ask({ ...body, request_id: request.id }));
     } catch (error) {
       complain(error);
@@ -134,6 +142,16 @@ export function askBox(server, asked) {
 
 function field(name, control) {
   return h("div", { class: "field" }, h("label", { for: control.id }, name), control);
+}
+
+/** The content of a file in base64. */
+function base64(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.addEventListener("load", () => resolve(reader.result.slice(reader.result.indexOf(",") + 1)));
+    reader.addEventListener("error", () => reject(new Error(`${file.name} cannot be read.`)));
+    reader.readAsDataURL(file);
+  });
 }
 
 function newId() {
