@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from heavy.core import clock
 from heavy.core.caching import CacheItem, CachePurge, CacheQuery, CacheStats, Purged, ToolCacheStats
 from heavy.core.errors import FieldViolation, InvalidRequest, NotFound, StoreUnavailable
 from heavy.tools import cache_key
@@ -102,9 +101,9 @@ class CacheAdmin:
             tools = await self._tools()
             key, tool = self._named(query, tools)
             data = await self._client.get(value_key(key))
-            left_ms = await self._client.pttl(value_key(key))
+            expires_ms = await self._client.pexpiretime(value_key(key))
         found = await self._server.read(data) if data else None
-        if found is None or found.entry is None or left_ms < 0:
+        if found is None or found.entry is None or expires_ms < 0:
             raise NotFound(f"Nothing is stored under {key}.")
         by_tag = {self._keys.tag("tool", name): name for name in tools}
         entry = found.entry
@@ -115,7 +114,7 @@ class CacheAdmin:
             is_error=entry.output.is_error,
             stored_ms=entry.stored_ms,
             fresh_until_ms=entry.fresh_until_ms,
-            expires_ms=clock.now_ms() + left_ms,
+            expires_ms=expires_ms,
             cost_s=entry.cost_s,
             bytes=len(data),
         )
