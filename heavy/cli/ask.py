@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import click
 
 from heavy.cli import draw, exits
 from heavy.cli.files import read_files
-from heavy.cli.options import policy_flags, policy_of, server_flags
+from heavy.cli.options import connected, policy_flags, policy_of, server_flags
 from heavy.cli.watching import Watch
 from heavy.client import PATIENCE_S, HeavyClient
 from heavy.core.codec import dump
@@ -70,11 +69,10 @@ def ask(
     policy, files = policy_of(values), read_files(paths)
     form = Form.JSON if as_json else Form.EVENTS if events else Form.PEOPLE
 
-    async def run() -> int:
-        async with HeavyClient(server, token, patience_s=patience) as client:
-            return await ask_and_show(client, text, policy, files=files, request_id=request_id, form=form)
+    def asked(client: HeavyClient) -> Awaitable[int]:
+        return ask_and_show(client, text, policy, files=files, request_id=request_id, form=form)
 
-    sys.exit(asyncio.run(run()))
+    sys.exit(connected(server, token, patience, asked))
 
 
 async def ask_and_show(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from heavy.batch.runner import CONCURRENCY, CONCURRENCY_MAX, Batch, BatchEnd, Ba
 from heavy.batch.summary import BatchSummary, summarise
 from heavy.cli import exits
 from heavy.cli.batch_screen import Screen, summary_text
-from heavy.cli.options import policy_flags, policy_of, server_flags
+from heavy.cli.options import connected, policy_flags, policy_of, server_flags
 from heavy.cli.sitting import sit
 from heavy.client import HeavyClient
 from heavy.core.codec import dump
@@ -104,12 +104,11 @@ def run(
     found = read_questions(questions, strict=strict)
     _say_left_out(questions, found)
 
-    async def work() -> BatchEnd | None:
-        async with HeavyClient(server, token, patience_s=patience) as client:
-            screen = Screen(quiet=as_json)
-            return await sit(Batch(client, found.questions, root, plan, screen.result), screen)
+    def work(client: HeavyClient) -> Awaitable[BatchEnd | None]:
+        screen = Screen(quiet=as_json)
+        return sit(Batch(client, found.questions, root, plan, screen.result), screen)
 
-    ended = asyncio.run(work())
+    ended = connected(server, token, patience, work)
     _summed_up(root, as_json=as_json)
     if ended is not None and ended.reason is EndReason.BUDGET:
         click.secho("heavy: the budget is reached; a larger one goes on from here", err=True, fg="yellow")

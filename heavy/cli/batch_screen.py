@@ -22,7 +22,6 @@ from heavy.core import clock
 
 REFRESH_PER_S: Final = 4
 LINE_EVERY_S: Final = 10.0
-NARROW_COLUMNS: Final = 80
 ANSWER_CHARS: Final = 60
 
 Read = Callable[[], Progress]
@@ -103,7 +102,7 @@ def bar(progress: Progress, width: int) -> RenderableType:
         f"  {rate_text(progress)}  ${progress.cost_usd:.4f}  {left_text(progress)}",
     )
     drawn = ProgressBar(total=max(1, progress.total), completed=progress.done)
-    if width < NARROW_COLUMNS:
+    if width < draw.NARROW_COLUMNS:
         return Group(Text(""), counts, facts, drawn)
     row = Table.grid(padding=(0, 2), expand=True)
     row.add_column(no_wrap=True)

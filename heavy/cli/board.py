@@ -71,10 +71,10 @@ class Board:
 
     def _table(self) -> RenderableType:
         now_s = clock.monotonic_s()
-        table = Table.grid(padding=(0, 2))
+        table = Table.grid(padding=(0, 2), expand=True)
         for _ in range(3):
             table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True, overflow="ellipsis")
+        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")  # what gives way where it is narrow
         for name, part in self._parts.items():
             took_s = now_s - part.began_s if part.took_s is None else part.took_s
             seconds = f"{took_s:.0f} s" if took_s >= 1 else ""

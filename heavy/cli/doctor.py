@@ -121,6 +121,9 @@ def show(found: Examination, console: Console) -> None:
     """One line a part, and what mends it below."""
     styles = {FINE: "green", OPTIONAL: "yellow", MISSING: "red"}
     table = Table.grid(padding=(0, 2))
+    for _ in range(2):
+        table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for finding in found.findings:
         style = styles[finding.health]
         health = Text(finding.health.value, style=style)

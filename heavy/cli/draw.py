@@ -25,7 +25,7 @@ OTHERS_WIDE, OTHERS_NARROW = 66, 30
 CHARS_PER_TOKEN = 4
 """A rule of thumb for text that no engine has counted yet."""
 
-_OUTCOME_STYLE = {OutcomeKind.COMPLETED: "green", OutcomeKind.CUT: "yellow", OutcomeKind.FAILED: "red"}
+OUTCOME_STYLE = {OutcomeKind.COMPLETED: "green", OutcomeKind.CUT: "yellow", OutcomeKind.FAILED: "red"}
 _METHOD = {
     AggregationMethod.VOTE: "by vote",
     AggregationMethod.REFLECTIVE: "by the reflective pass",
@@ -65,7 +65,7 @@ def doing(lane: Lane, room: int = SAID_CHARS) -> Text:
         outcome = lane.outcome
         said = short_answer(outcome.answer) if outcome.usable else outcome.detail
         reason = f" ({outcome.reason})" if outcome.reason else ""
-        ended = (f"{outcome.kind.value}{reason}", _OUTCOME_STYLE[outcome.kind])
+        ended = (f"{outcome.kind.value}{reason}", OUTCOME_STYLE[outcome.kind])
         return Text.assemble(ended, "  ", on_one_line(said, SAID_CHARS))
     said = on_one_line(lane.saying, len(lane.saying) + 1)
     return Text(said if len(said) <= room else f"…{said[1 - room :]}", style="dim")

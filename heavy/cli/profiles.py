@@ -102,13 +102,13 @@ def check(files: tuple[Path, ...]) -> None:
 def profiles_table(book: ProfileBook, width: int) -> Table:
     """Profiles on any width."""
     wide = width >= WIDE_COLUMNS
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("profile", no_wrap=True, overflow="ellipsis")
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+    table.add_column("profile", no_wrap=True)
     table.add_column("engine", no_wrap=True)
     if wide:
         table.add_column("context", justify="right", no_wrap=True)
         table.add_column("US$ in / out", justify="right", no_wrap=True)
-    table.add_column("model", no_wrap=True, overflow="ellipsis")
+    table.add_column("model", ratio=1, no_wrap=True, overflow="ellipsis")
     for name, profile in book.by_name.items():
         middle = [f"{profile.context_tokens:,}", _price(profile)] if wide else []
         mark = " (default)" if name == LOCAL_PROFILE else ""

@@ -26,13 +26,11 @@ from heavy.core.records import (
     ToolIntentRecord,
     ToolResultRecord,
 )
-from heavy.core.runs import OutcomeKind, Run
+from heavy.core.runs import Run
 
 TEXT_CHARS = 1_200
 TOOL_CHARS = 800
 INDENT = (0, 0, 0, 2)
-
-_OUTCOME_STYLE = {OutcomeKind.COMPLETED: "green", OutcomeKind.CUT: "yellow", OutcomeKind.FAILED: "red"}
 
 
 class Story:
@@ -98,7 +96,7 @@ class Story:
             outcome = lane.outcome
             reason = f" ({outcome.reason})" if outcome.reason else ""
             yield Text.assemble(
-                (f"{outcome.kind.value}{reason}", _OUTCOME_STYLE[outcome.kind]),
+                (f"{outcome.kind.value}{reason}", draw.OUTCOME_STYLE[outcome.kind]),
                 f"  {plain(outcome.detail)}" if outcome.detail else "",
                 (f"  {outcome.spend.tokens_output:,} tokens, {draw.cost_text(outcome.spend)}", "dim"),
             )

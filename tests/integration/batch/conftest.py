@@ -13,7 +13,8 @@ Command = Callable[..., Awaitable[Said]]
 
 @pytest.fixture
 async def heavy(store_url: str) -> AsyncIterator[Whole]:
-    async with whole(store_url, runs_max=8, queue_max=56) as running:
+    # Syncs to disk and the lease share one loop here, and a disk may stall: the lease must hold.
+    async with whole(store_url, runs_max=8, queue_max=56, lease_s=60.0) as running:
         yield running
 
 

@@ -40,3 +40,18 @@ def test_at_a_terminal_each_part_has_one_row_and_changes_after_that_are_lines(
         ["replica-0", "failed"],
     ]
     assert "runner-0" in capsys.readouterr().out
+
+
+def test_where_it_is_narrow_only_the_detail_gives_way(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    with Board() as board:
+        board("coordinator", "starting", "a detail that is longer than forty columns have room for")
+    drawn = capsys.readouterr().out
+    assert "coordinator" in drawn
+    assert "starting" in drawn
+    assert "a detai" in drawn
+    assert "room for" not in drawn
