@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -98,3 +99,8 @@ def test_a_batch_without_results_has_a_page_and_a_text() -> None:
     summary = summary_of(MANIFEST, [])
     assert "0 of 6 answered" in summary_text(summary)
     assert "<svg" in page(summary)
+
+
+def test_what_costs_nothing_is_not_drawn_around_less_than_nothing() -> None:
+    free = [replace(result, ledger=None) for result in RESULTS]
+    assert "\N{MINUS SIGN}" not in page(summary_of(MANIFEST, free))
