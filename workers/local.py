@@ -67,7 +67,7 @@ class LocalCluster:
         self._plan = plan
         self._progress = progress
         self._given = settings
-        self._stores: list[EmbeddedValkey] = []
+        self._stores: dict[str, EmbeddedValkey] = {}
         self._directory = tempfile.TemporaryDirectory(prefix="heavy-", ignore_cleanup_errors=True)
         self._ray_address = ""
         self._revivals = 0
@@ -91,9 +91,14 @@ class LocalCluster:
             raise
 
     async def watch(self) -> None:
-        """Replace runners and the coordinator when they die; `HeavyError` when that happens too often."""
+        """Replace stores, runners and coordinator when they die; `HeavyError` when that happens too often."""
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
+            for role, store in self._stores.items():
+                if not store.alive:
+                    self._revive(role)
+                    store.start()
+                    self._progress(role, "ready", "Valkey, embedded")
             if self._served is not None:
                 self._served.check()
             for name, handle in tuple(self.runners.items()):
@@ -117,7 +122,7 @@ class LocalCluster:
         if self._ray_address:
             await asyncio.to_thread(ray.shutdown)
             self._ray_address = ""
-        for store in self._stores:
+        for store in self._stores.values():
             store.stop()
         self._stores.clear()
         self._directory.cleanup()
@@ -140,8 +145,7 @@ class LocalCluster:
             if getattr(self._given, f"{role}_url"):
                 self._progress(role, "ready", "given")
                 continue
-            embedded = EmbeddedValkey(Path(self._directory.name) / role, role=role)
-            self._stores.append(embedded)
+            embedded = self._stores[role] = EmbeddedValkey(Path(self._directory.name) / role, role=role)
             changes[f"HEAVY_{role.upper()}_URL"] = embedded.start()
             self._progress(role, "ready", "Valkey, embedded")
         self._settle(changes)

@@ -102,6 +102,8 @@ class RunView:
                 self.result, self.failure = body.result, body.failure
                 if body.ledger is not None:
                     self.total = body.ledger.total
+                    for name, spend in body.ledger.trajectories.items():
+                        self._lane(TrajectoryId(name)).spend = spend  # lost runners reported none
             case Event.TRAJECTORY_STARTED:
                 self._lane(record.trajectory).title = body.detail
             case Event.TRAJECTORY_ENDED if body.outcome is not None:

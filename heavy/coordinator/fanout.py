@@ -21,6 +21,8 @@ CUT_GRACE_S = 5.0
 
 Cut = Callable[[TrajectoryId, str], Awaitable[None]]
 """Tells whoever executes a trajectory to stop, and why."""
+Lost = Callable[[Outcome], Awaitable[Outcome]]
+"""Records an outcome that no runner has recorded, as it is gone or silent; gives it as it was recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +31,6 @@ class Gathered:
 
     outcomes: tuple[Outcome, ...]
     stopped: str
-    lost: tuple[Outcome, ...]
-    """Those outcomes that no runner has recorded, because it is gone or did not answer."""
 
 
 class FanOut:
@@ -43,14 +43,16 @@ class FanOut:
         runner: Runner,
         equivalence: Equivalence,
         cut: Cut,
+        lost: Lost,
     ) -> None:
         self._policy = policy
         self._specs = {spec.trajectory: spec for spec in specs}
         self._runner = runner
         self._equivalence = equivalence
         self._cut = cut
+        self._lost = lost
+        self._recording: set[TrajectoryId] = set()
         self._outcomes: dict[TrajectoryId, Outcome] = {}
-        self._lost: list[Outcome] = []
         self._agreement = Agreement()
         self._quorum_since_s: float | None = None
 
@@ -66,7 +68,6 @@ class FanOut:
         return Gathered(
             outcomes=tuple(self._outcomes[name] for name in self._specs),
             stopped=stopped,
-            lost=tuple(self._lost),
         )
 
     async def _until_stop(
@@ -116,27 +117,25 @@ class FanOut:
         await asyncio.wait(out, timeout=CUT_GRACE_S)
         for task in out:
             name = arms[task]
-            self._outcomes[name] = task.result() if task.done() else self._silent(name, reason)
+            answered = task.done() or name in self._recording
+            self._outcomes[name] = await (task if answered else self._lost(self._silent(name, reason)))
 
     def _silent(self, name: TrajectoryId, reason: str) -> Outcome:
-        outcome = Outcome(
+        return Outcome(
             trajectory=name,
             kind=OutcomeKind.CUT,
             reason=reason,
             detail=f"It was cut and its runner did not answer within {CUT_GRACE_S:g} s.",
             profile=self._specs[name].profile,
         )
-        self._lost.append(outcome)
-        return outcome
 
     async def _arm(self, spec: TrajectorySpec) -> Outcome:
-        """One arm. Its failure is a value, so that it cancels no sibling."""
+        """One arm. Its failure is a value, so that it cancels no sibling, and recorded at once."""
         try:
             return await self._runner.run(spec)
         except HeavyError as error:
-            outcome = failed(spec, error)
-            self._lost.append(outcome)
-            return outcome
+            self._recording.add(spec.trajectory)
+            return await self._lost(failed(spec, error))
 
 
 def failed(spec: TrajectorySpec, error: HeavyError) -> Outcome:

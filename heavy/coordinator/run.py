@@ -149,12 +149,9 @@ class RunExecution:
         return gathered.outcomes[0], candidates
 
     async def _gather(self, policy: Policy, specs: Sequence[TrajectorySpec], deadline_ms: int) -> Gathered:
-        fan_out = FanOut(policy, specs, self._parts.runner, self._parts.equivalence, self._cut)
+        fan_out = FanOut(policy, specs, self._parts.runner, self._parts.equivalence, self._cut, self._lost)
         until_s = clock.monotonic_s() + clock.remaining_s(deadline_ms)
-        gathered = await fan_out.gather(until_s, self._cancelled)
-        lost = {outcome.trajectory: await self._lost(outcome) for outcome in gathered.lost}
-        outcomes = tuple(lost.get(outcome.trajectory, outcome) for outcome in gathered.outcomes)
-        return replace(gathered, outcomes=outcomes)
+        return await fan_out.gather(until_s, self._cancelled)
 
     async def _lost(self, outcome: Outcome) -> Outcome:
         """Record how a trajectory ended that no runner has recorded, and which of its writes it left open."""

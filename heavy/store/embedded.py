@@ -60,6 +60,11 @@ class EmbeddedValkey:
         assert self._process is not None, "the server has not been started"
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether the server's process is there."""
+        return self._process is not None and self._process.poll() is None
+
     def url(self, db: int = 0) -> str:
         """Where clients find database `db` (the store uses 0, a cache that shares the server 1)."""
         assert self._socket_dir is not None, "the server has not been started"
@@ -68,15 +73,16 @@ class EmbeddedValkey:
     def start(self) -> str:
         """Start the server and wait until it answers; its URL. Does nothing more when it runs already.
 
+        One that has died is started again where it was, with what it had written to disk.
         Blocks for about 0.1 s, at most `READY_WITHIN_S`. Raises `ConfigError` when another server uses the
         directory, `StoreUnavailable` when this one does not come up, with the end of its log.
         """
-        if self._process is None:
+        if not self.alive:
             self._data_dir.mkdir(parents=True, exist_ok=True)
             lock = self._lock()
             try:
                 # Socket paths are short by law of the kernel; a data directory's need not be.
-                self._socket_dir = Path(tempfile.mkdtemp(prefix="heavy-valkey-"))
+                self._socket_dir = self._socket_dir or Path(tempfile.mkdtemp(prefix="heavy-valkey-"))
                 self._process = self._spawn(lock)
                 self._wait_until_ready(self._process)
             except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from heavy.admin import CacheClient
 from heavy.client import HeavyClient
 from heavy.config import Settings
 from heavy.coordinator.tally import LoggedSpend
@@ -163,6 +165,16 @@ async def test_a_coordinator_that_is_killed_leaves_a_readable_log_and_nothing_ge
     assert after.failure.code == "coordinator_lost"
 
 
+async def test_a_tool_cache_that_is_killed_is_started_again(up: Up, client: HeavyClient) -> None:
+    async def pid() -> int:
+        return pid_of(up, b"valkey-server")
+
+    victim = await pid()
+    os.kill(victim, signal.SIGKILL)
+    await until(pid, lambda new: new not in (0, victim), within_s=60.0)
+    assert (await CacheClient(client).stats()).memory_bytes > 0
+
+
 async def test_a_store_that_is_killed_ends_the_run_as_unavailable_and_nothing_generates(
     up: Up, client: HeavyClient, store: RedisStore, own_store: StoreServer
 ) -> None:
@@ -204,6 +216,15 @@ async def running_in(engines: list[ReplicaInfo]) -> int:
     finally:
         await pool.close()
     return sum(load.running + load.waiting for load in loads)
+
+
+def pid_of(up: Up, program: bytes) -> int:
+    """A process of `up` that runs this program; 0 for none."""
+    for pid in processes_below(up.pid):
+        with contextlib.suppress(FileNotFoundError):  # it has just gone
+            if Path(f"/proc/{pid}/cmdline").read_bytes().split(b" ")[0].endswith(program):
+                return pid
+    return 0
 
 
 def coordinator_pid(up: Up) -> int:

@@ -148,6 +148,13 @@ async def test_a_write_under_way_in_a_runner_that_is_killed_is_unknown_and_not_r
     victim = runner.processes[arm(0)]
     victim.send_signal(signal.SIGKILL)
     await victim.wait()
+
+    async def outcome() -> Outcome | None:
+        return (await service.trajectory("default", run, arm(0), after=0, limit=50)).outcome
+
+    await until(
+        outcome, lambda ended: ended is not None, within_s=100.0
+    )  # at once: its sibling is still at work
     release.touch()
     async for _ in service.watch("default", run, after=0, deltas=False):
         pass

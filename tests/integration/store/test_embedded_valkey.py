@@ -65,6 +65,16 @@ async def test_what_a_run_wrote_is_there_after_a_restart(valkey: EmbeddedValkey)
     await store.close()
 
 
+def test_one_that_died_is_started_again_where_it_was_with_what_it_had(valkey: EmbeddedValkey) -> None:
+    url = valkey.start()
+    with redis.Redis.from_url(url) as client:
+        client.set("kept", "yes")
+        os.kill(valkey.pid, signal.SIGKILL)
+        eventually(lambda: not valkey.alive)
+        assert valkey.start() == url
+        assert client.get("kept") == b"yes"
+
+
 def test_starting_and_stopping_twice_is_once(valkey: EmbeddedValkey) -> None:
     url = valkey.start()
     pid = valkey.pid
