@@ -1,8 +1,10 @@
-"""What bounds a trajectory, beyond its own spec. Frozen; built once per runner."""
+"""What bounds a trajectory, beyond its own spec: frozen; a profile may change it in its `[agent]` table."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from heavy.profiles.schema import AgentSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +90,9 @@ class AgentLimits:
             raise ValueError("engine_attempts_max must be from 1 to 16: request ids tell no more apart")
         if min(self.calls_at_once_max, self.calls_per_step_max, self.checkpoint_tokens) < 1:
             raise ValueError("calls_at_once_max, calls_per_step_max and checkpoint_tokens must be at least 1")
+
+    def changed(self, section: AgentSection) -> AgentLimits:
+        """These limits with what a profile says otherwise."""
+        given = section.model_dump(exclude_none=True)
+        stuck, ladder = replace(self.stuck, **given.pop("stuck")), replace(self.ladder, **given.pop("ladder"))
+        return replace(self, **given, stuck=stuck, ladder=ladder)

@@ -10,8 +10,10 @@ from heavy.core.policy import KEEP_LAST, KEEP_LAST_MAX, ContextPolicy
 
 Engine = Literal["sglang", "openvino", "remote", "simulated"]
 Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
 Price = Annotated[float, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Part(BaseModel):
@@ -111,6 +113,47 @@ class LimitsSection(_Part):
     tool_output_chars_max: Positive = 32_000
 
 
+class StuckSection(_Part):
+    """When repetition counts as being stuck; see `heavy.agent.limits.StuckLimits`."""
+
+    same_call_remind_at: tuple[Positive, ...] | None = None
+    same_call_stop_at: Positive | None = None
+    same_action_stop_at: Positive | None = None
+    same_error_stop_at: Positive | None = None
+    alternating_stop_at: Annotated[int, Field(ge=4)] | None = None
+
+
+class LadderSection(_Part):
+    """How far calls that cannot be used are followed up; see `heavy.agent.limits.LadderLimits`."""
+
+    told_max: Positive | None = None
+    constrained_max: Count | None = None
+    constrained_per_trajectory_max: Count | None = None
+    broken_per_trajectory_max: Positive | None = None
+
+
+class AgentSection(_Part):
+    """Bounds of the loop that this model needs other than `heavy.agent.limits.AgentLimits` has them."""
+
+    calls_per_step_max: Positive | None = None
+    calls_at_once_max: Positive | None = None
+    engine_attempts_max: Annotated[int, Field(ge=1, le=16)] | None = None
+    backoff_s: Seconds | None = None
+    backoff_max_s: Seconds | None = None
+    empty_retries_max: Count | None = None
+    answer_reserve_s: Seconds | None = None
+    answer_reserve_share: Share | None = None
+    deadline_margin_s: Seconds | None = None
+    completion_tokens_min: Positive | None = None
+    context_headroom_share: Share | None = None
+    summaries_max: Count | None = None
+    summary_tokens_max: Positive | None = None
+    failures_kept_max: Positive | None = None
+    flush_s: Seconds | None = None
+    stuck: StuckSection = StuckSection()
+    ladder: LadderSection = LadderSection()
+
+
 class PresetSection(_Part):
     """A protocol that a caller may name: what it sets holds where the caller does not say otherwise."""
 
@@ -185,6 +228,7 @@ class Profile(_Part):
     request: RequestSection = RequestSection()
     sampling: SamplingSection = SamplingSection()
     limits: LimitsSection = LimitsSection()
+    agent: AgentSection = AgentSection()
     presets: dict[str, PresetSection] = {}
     prompts: PromptsSection = PromptsSection()
     aggregation: AggregationSection = AggregationSection()

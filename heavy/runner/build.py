@@ -27,6 +27,7 @@ from heavy.store.redis import connect
 from heavy.telemetry.tracing import Tracing
 from heavy.tools.api import Tool
 from heavy.tools.cache import ToolCache
+from heavy.tools.cache_server import CacheLimits
 from heavy.tools.caller import CallerTool
 from heavy.tools.config import read_tools
 from heavy.tools.presentation import Presentation
@@ -64,8 +65,10 @@ async def open_runner(settings: Settings) -> RunnerParts:
     profiles = load_profiles(settings.profile_directories)
     redact = redactor_of(settings)
     tracing = Tracing(settings.otlp_endpoint, settings.service_name, redact)
-    cache = await ToolCache.connect(cache_url_of(settings), cache_secret_of(settings))
-    tools = await open_tools(read_tools(settings.tools_file), cache=cache, files=store.files)
+    config = read_tools(settings.tools_file)
+    bounds = CacheLimits.of(config.cache)
+    cache = await ToolCache.connect(cache_url_of(settings), cache_secret_of(settings), bounds)
+    tools = await open_tools(config, cache=cache, files=store.files)
     pool = HttpPool(settings.runner_in_flight_max)
     registry = ReplicaRegistry.over_http(
         store.directory, profiles, pool, silence_s=settings.generation_silence_s
@@ -107,7 +110,8 @@ class Bench:
         toolset = Toolset(
             traced, Presentation(limits.tool_output_chars_max, profile.fence_tool_outputs, self.redact)
         )
-        return Trajectory(spec, profile, self.replica, toolset, journal, ProfileMeter(profile), self.limits)
+        meter, bounds = ProfileMeter(profile), self.limits.changed(profile.agent)
+        return Trajectory(spec, profile, self.replica, toolset, journal, meter, bounds)
 
     async def over(self, spec: TrajectorySpec) -> None:
         """What tools kept for a trajectory that ended goes."""
@@ -140,5 +144,5 @@ def cache_secret_of(settings: Settings) -> bytes:
 
 
 def limits_of(settings: Settings) -> AgentLimits:
-    """The agent's bounds, as far as settings say."""
+    """The agent's bounds, as far as settings say; profiles have the last word."""
     return AgentLimits(checkpoint_tokens=settings.checkpoint_tokens, checkpoint_s=settings.checkpoint_s)

@@ -27,8 +27,6 @@ from heavy.tools.cache_key import Key, Keys
 from heavy.tools.cache_server import CacheLimits, CacheServer
 from heavy.tools.config import CachePolicy
 
-WAIT_SHARE: Final = 0.5
-"""The part of a call's time it may spend waiting for another's result; the rest is to run it alone."""
 ATTEMPTS_MAX: Final = 4
 """How often a call takes part in single-flight when those before it end without an answer."""
 RENEWALS_PER_LEASE: Final = 3
@@ -105,9 +103,9 @@ class _Times:
     deadline_s: float
 
     @classmethod
-    def within(cls, timeout_s: float) -> _Times:
+    def within(cls, timeout_s: float, wait_share: float) -> _Times:
         now_s = monotonic_s()
-        return cls(now_s + timeout_s * WAIT_SHARE, now_s + timeout_s)
+        return cls(now_s + timeout_s * wait_share, now_s + timeout_s)
 
     def left_s(self) -> float:
         return max(0.0, self.deadline_s - monotonic_s())
@@ -141,7 +139,7 @@ class ToolCache:
 
     async def fetch(self, call: CachedCall, timeout_s: float) -> ToolOutput:
         """The result of a call: stored, from a flight, or executed. Raises only what its `execute` does."""
-        entry = await self._entry(call, _Times.within(timeout_s))
+        entry = await self._entry(call, _Times.within(timeout_s, self._server.limits.wait_share))
         self.counts.add(call.tool.name, entry.output.cache, entry.cost_s)
         return entry.output
 

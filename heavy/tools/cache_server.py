@@ -25,6 +25,7 @@ from heavy.tools import cache_entry
 from heavy.tools.cache_breaker import Breaker, BreakerLimits
 from heavy.tools.cache_entry import Entry, Found, Packed
 from heavy.tools.cache_key import Key, Keys
+from heavy.tools.config import CacheSection
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -71,12 +72,20 @@ return 0
 @dataclass(frozen=True, slots=True)
 class CacheLimits:
     """Seconds: a result is kept unless its policy says otherwise, a lease lasts unless renewed, one command
-    may take."""
+    may take. `wait_share`: the part of a call's time it may spend waiting for another's result; the rest is
+    to run it alone."""
 
     ttl_s: float = 24 * 3600.0
     lease_s: float = 5.0
     command_s: float = 0.5
+    wait_share: float = 0.5
     breaker: BreakerLimits = field(default_factory=BreakerLimits)
+
+    @classmethod
+    def of(cls, section: CacheSection) -> CacheLimits:
+        """The limits that the operator's table names; the defaults for the rest."""
+        given = section.model_dump(exclude_none=True)
+        return cls(**{**given, "breaker": BreakerLimits(**given["breaker"])})
 
 
 @dataclass(frozen=True, slots=True)

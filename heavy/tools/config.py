@@ -225,6 +225,24 @@ class RedactSection(_Part):
     """Whether well-known forms of keys (private keys, cloud and API tokens) are redacted too."""
 
 
+class BreakerSection(_Part):
+    """`[cache.breaker]`: when the cache's server is left alone; see `heavy.tools.cache_breaker`."""
+
+    failures_max: Positive | None = None
+    slow_s: Seconds | None = None
+    rest_s: Seconds | None = None
+
+
+class CacheSection(_Part):
+    """`[cache]`: bounds of the tool cache as a whole; see `heavy.tools.cache_server.CacheLimits`."""
+
+    ttl_s: Seconds | None = None
+    lease_s: Seconds | None = None
+    command_s: Seconds | None = None
+    wait_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    breaker: BreakerSection = BreakerSection()
+
+
 class ReplaySection(_Part):
     """`[replay]`: results come from a recording (`heavy record`), and no tool does anything."""
 
@@ -239,6 +257,7 @@ class ToolsConfig(_Part):
     tools: ToolsTable = ToolsTable()
     network: NetworkSection = NetworkSection()
     mcp: Mapping[Name, McpSection] = {}
+    cache: CacheSection = CacheSection()
     redact: RedactSection = RedactSection()
     replay: ReplaySection | None = None
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from heavy.core.errors import ConfigError
-from heavy.tools.config import CachePolicy, read_tools
+from heavy.tools.cache_server import CacheLimits
+from heavy.tools.config import CachePolicy, CacheSection, read_tools
 
 WHOLE = """
 [tools.python]
@@ -109,6 +110,11 @@ def test_the_documented_file_is_a_valid_one_that_turns_everything_on() -> None:
     names = read_tools(str(Path(__file__).parents[3] / "docs" / "tools.toml")).names
     assert list(names)[:3] == ["python", "web_search", "web_fetch"]
     assert "time__get_current_time" in names
+
+
+def test_the_documented_bounds_of_the_cache_are_its_defaults() -> None:
+    config = read_tools(str(Path(__file__).parents[3] / "docs" / "tools.toml"))
+    assert CacheLimits.of(config.cache) == CacheLimits.of(CacheSection()) == CacheLimits()
 
 
 def test_a_file_that_is_not_there_is_named() -> None:
