@@ -93,7 +93,8 @@ async def by_reflection(
     dissent = ""
     for leading in agreement.groups[:1]:
         if not reflection.abstained and not await equivalence.same(reflection.short, leading.answer):
-            said = f"Departs from the largest group ({len(leading.arms)} arms answered {leading.answer})."
+            arms = f"{len(leading.arms)} arm{'s' * (len(leading.arms) > 1)}"
+            said = f"Departs from the largest group ({arms} answered {leading.answer})."
             dissent = reflection.dissent or said
     return RunResult(
         answer=reflection.answer,

@@ -70,12 +70,16 @@ class Reflection:
 
 
 def read_reflection(text: str, labels: frozenset[str]) -> Reflection:
-    """Read an aggregator's visible text; labels that are not candidates are left out."""
+    """Read an aggregator's visible text; labels that are not candidates are left out.
+
+    The lines of citations and dissent are no part of the answer: they name candidates by labels that only the
+    aggregator knows, and what they say stands in `cites` and `dissent`.
+    """
     short = short_answer(text)
     cites = _CITES_LINE.findall(text)
     dissents = _DISSENT_LINE.findall(text)
     return Reflection(
-        answer=text.strip(),
+        answer=_DISSENT_LINE.sub("", _CITES_LINE.sub("", text)).strip(),
         short=short,
         cites=_read_cites(cites[-1], labels) if cites else (),
         dissent=dissents[-1] if dissents else "",

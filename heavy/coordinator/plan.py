@@ -74,6 +74,10 @@ def alone(policy: Policy) -> Policy:
 
 
 def nothing_usable(outcomes: Sequence[Outcome]) -> RunFailure:
-    """The failure of a run none of whose arms has an answer: each reason, once per trajectory."""
-    reasons = "; ".join(f"{o.trajectory}: {o.reason or o.kind.value} ({o.detail})" for o in outcomes)
-    return RunFailure("no_usable_outcome", f"No trajectory came to an answer. {reasons}", tuple(outcomes))
+    """The failure of a run none of whose arms has an answer: each reason, after the trajectories that had it."""
+    arms: dict[str, list[str]] = {}
+    for o in outcomes:
+        reason = o.reason or o.kind.value
+        arms.setdefault(f"{reason} ({o.detail})" if o.detail else reason, []).append(o.trajectory)
+    told = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in arms.items())
+    return RunFailure("no_usable_outcome", f"No trajectory came to an answer. {told}", tuple(outcomes))

@@ -2,7 +2,7 @@
 import * as api from "./lib/api.js";
 import { announce, fill, h } from "./lib/dom.js";
 import { signOut, token } from "./lib/session.js";
-import { problem } from "./parts.js";
+import { keepAges, problem } from "./parts.js";
 import { show as fleet } from "./screens/fleet.js";
 import { show as run } from "./screens/run.js";
 import { show as runs } from "./screens/runs.js";
@@ -122,4 +122,5 @@ window.addEventListener("unhandledrejection", (event) => {
   if (event.reason?.name === "AbortError") event.preventDefault();
   else if (event.reason?.status === 401) (event.preventDefault(), fail(event.reason));
 });
+keepAges();
 route();

@@ -2,6 +2,8 @@
 import { h } from "./lib/dom.js";
 import { ago, clockTime } from "./lib/format.js";
 
+const AGE_TICK_MS = 15_000;
+
 export const SIMULATED = "Simulated: no model spoke. What is said here is made up by a load generator.";
 
 /** A run's state, as a word with a colour. */
@@ -23,8 +25,17 @@ export function simulatedNotice() {
   );
 }
 
-export function when(ms, nowMs) {
-  return h("time", { datetime: new Date(ms).toISOString(), title: clockTime(ms) }, ago(ms, nowMs));
+/** How long ago something was; `keepAges` counts it on. */
+export function when(ms) {
+  return h("time", { datetime: new Date(ms).toISOString(), title: clockTime(ms) }, ago(ms));
+}
+
+/** Count on what `when` has put on the screen, for as long as the page is open. */
+export function keepAges() {
+  setInterval(() => {
+    for (const time of document.querySelectorAll("time"))
+      time.textContent = ago(Date.parse(time.dateTime));
+  }, AGE_TICK_MS);
 }
 
 export function problem(title, message, ...actions) {

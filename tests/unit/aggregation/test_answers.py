@@ -49,6 +49,7 @@ def test_a_reflection_names_its_candidates_and_steps() -> None:
     assert reflection.short == "17"
     assert reflection.cites == (Cited("A", None), Cited("C", 3))
     assert reflection.dissent == "two slipped a digit"
+    assert reflection.answer == "B is right.\nAnswer: 17"
     assert not reflection.abstained
 
 

@@ -62,3 +62,10 @@ def test_an_arms_context_gives_way_as_the_policy_says_else_as_its_profile_does()
 def test_a_run_without_an_answer_names_every_arms_reason() -> None:
     failure = nothing_usable([Outcome(arm(0), OutcomeKind.FAILED, "runner_lost", "It died.")])
     assert "arm-0: runner_lost (It died.)" in failure.message
+
+
+def test_a_reason_that_several_arms_share_is_said_once() -> None:
+    spent = [Outcome(arm(i), OutcomeKind.CUT, "budget", "It is spent.") for i in range(3)]
+    failure = nothing_usable([*spent, Outcome(arm(3), OutcomeKind.CUT, "deadline")])
+    assert failure.message.endswith("arm-0, arm-1, arm-2: budget (It is spent.); arm-3: deadline")
+    assert len(failure.outcomes) == 4

@@ -1,16 +1,16 @@
 // Runs as points over time. One path a series, however many points: what a browser draws fast, and styles by CSS.
-import { fill, h, svg } from "../lib/dom.js";
+import { announce, fill, h, svg } from "../lib/dom.js";
 import { clockTime } from "../lib/format.js";
 
 const H = 240;
 const EDGE = { left: 58, right: 12, top: 10, bottom: 26 };
 const NEAR = 18;
+const SECONDS_BELOW_MS = 600_000; // a shorter stretch of time is told to the second
 const LOG_FROM = 30; // a span wider than this factor is drawn on a logarithmic scale
 
 /**
  * `series`: [{name, points: [{x: ms, y, run}]}]; `format` writes a y, `tick` one at the axis; `chosen(run)` hears which
- * point was clicked.
- * Every y is above zero.
+ * point was clicked, or entered after the arrow keys led there. Every y is above zero.
  */
 export function scatter(title, series, { format, tick: written = format, chosen }) {
   const points = series.flatMap((one, index) => one.points.map((point) => ({ ...point, series: index })));
@@ -57,22 +57,41 @@ export function scatter(title, series, { format, tick: written = format, chosen 
   );
   const said = h("span", { class: "quiet hover", "aria-hidden": "true" });
   let near = null;
-  picture.addEventListener("pointermove", (event) => {
-    const box = picture.getBoundingClientRect();
-    near = nearest(
-      points,
-      x,
-      y,
-      ((event.clientX - box.left) / box.width) * W,
-      ((event.clientY - box.top) / box.height) * H,
-    );
+  const show = (point) => {
+    near = point;
     dot.setAttribute("cx", near ? x.at(near.x) : -9);
     dot.setAttribute("cy", near ? y.at(near.y) : -9);
     fill(said, near ? `${format(near.y)} · ${clockTime(near.x)} · ${near.run.question.slice(0, 60)}` : "");
     picture.classList.toggle("hit", Boolean(near));
+  };
+  picture.addEventListener("pointermove", (event) => {
+    const box = picture.getBoundingClientRect();
+    const atX = ((event.clientX - box.left) / box.width) * W;
+    const atY = ((event.clientY - box.top) / box.height) * H;
+    show(nearest(points, x, y, atX, atY));
   });
   picture.addEventListener("click", () => near && chosen(near.run));
-  return h("figure", { class: "chart card" }, h("figcaption", {}, title, said), picture);
+  const plot = h(
+    "div",
+    {
+      tabindex: 0,
+      role: "group",
+      "aria-label": `${title}. Left and right arrows go from run to run, Enter opens one.`,
+    },
+    picture,
+  );
+  const inTime = points.toSorted((a, b) => a.x - b.x);
+  plot.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && near) return chosen(near.run);
+    const at = inTime.indexOf(near);
+    const steps = { ArrowRight: at + 1, ArrowLeft: at < 0 ? inTime.length - 1 : at - 1, Home: 0, End: Infinity };
+    const to = steps[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    show(inTime[Math.max(0, Math.min(inTime.length - 1, to))]);
+    announce(said.textContent);
+  });
+  return h("figure", { class: "chart card" }, h("figcaption", {}, title, said), plot);
 }
 
 function nearest(points, x, y, atX, atY) {
@@ -90,10 +109,11 @@ function timeScale(values, W) {
   const to = Math.max(Math.max(...values), from + 60_000);
   const at = (ms) => EDGE.left + 6 + ((ms - from) / (to - from)) * (W - EDGE.left - EDGE.right - 12);
   const days = to - from > 2 * 86_400_000;
+  const brief = to - from < SECONDS_BELOW_MS;
   const ticks = [0.08, 0.36, 0.64, 0.92].map((share) => {
     const ms = from + share * (to - from);
-    const text = new Date(ms).toLocaleString("sv-SE");
-    return { ms, text: days ? text.slice(5, 10) : text.slice(11, 16) };
+    const text = clockTime(ms);
+    return { ms, text: days ? text.slice(5, 10) : text.slice(11, brief ? 19 : 16) };
   });
   return { at, ticks };
 }

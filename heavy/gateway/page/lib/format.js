@@ -22,7 +22,7 @@ export function usd(value) {
 
 /** Counts: 950, 12.3k, 4.1M. */
 export function count(value) {
-  if (value < 1000) return String(value);
+  if (value < 1000) return String(Math.round(value));
   if (value < 1e6) return `${(value / 1e3).toFixed(value < 1e4 ? 1 : 0)}k`;
   return `${(value / 1e6).toFixed(1)}M`;
 }
@@ -41,12 +41,27 @@ export function times(factor) {
   return `×${factor < 10 ? factor.toFixed(1) : Math.round(factor)}`;
 }
 
-/** What was spent: money where there is a price, else GPU time, else tokens. */
+/** What a spend is counted in, the most telling first. */
+export const MEASURES = [
+  { name: "Cost", of: (spend) => spend.cost_usd, format: usd },
+  { name: "GPU time", of: (spend) => spend.gpu_seconds, format: (value) => `${value.toFixed(1)} GPU-s` },
+  {
+    name: "Tokens",
+    of: (spend) => spend.tokens_prompt + spend.tokens_output,
+    format: (value) => `${count(value)} tok`,
+  },
+];
+
+/** Money where any of these spends has a price, else GPU time, else tokens. */
+export function measureOf(spends) {
+  return MEASURES.find((one) => spends.some((spend) => one.of(spend) > 0)) ?? MEASURES.at(-1);
+}
+
+/** What was spent, in its measure. */
 export function spent(spend) {
   if (!spend) return "–";
-  if (spend.cost_usd > 0) return usd(spend.cost_usd);
-  if (spend.gpu_seconds > 0) return `${spend.gpu_seconds.toFixed(1)} GPU-s`;
-  return `${count(spend.tokens_prompt + spend.tokens_output)} tok`;
+  const { of, format } = measureOf([spend]);
+  return format(of(spend));
 }
 
 /** How much more a run cost than its median arm; null where that cannot be said. */
@@ -58,8 +73,8 @@ export function premium(run) {
 }
 
 /** How long ago: just now, 3 min ago, 5 h ago; a date beyond a week. */
-export function ago(ms, nowMs = Date.now()) {
-  const s = Math.max(0, (nowMs - ms) / 1000);
+export function ago(ms) {
+  const s = Math.max(0, (Date.now() - ms) / 1000);
   if (s < 45) return "just now";
   if (s < 3600) return `${Math.max(1, Math.round(s / 60))} min ago`;
   if (s < 86400) return `${Math.round(s / 3600)} h ago`;

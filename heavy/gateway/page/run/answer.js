@@ -10,6 +10,11 @@ export function answerCards(detail, cited) {
   return [];
 }
 
+/** Where a step stands, as a part of the page's address. */
+export function placeOf(lane, step) {
+  return `#${lane}-${step ?? "end"}`;
+}
+
 function answerCard({ result, summary }, cited) {
   const short =
     result.short_answer && result.short_answer.trim() !== result.answer.trim()
@@ -37,14 +42,14 @@ function citations(list, cited) {
       "ul",
       {},
       list.map((one) => {
-        const place = one.step === null ? "" : `, step ${one.step + 1}`;
+        const place = one.step === null ? ", last step" : `, step ${one.step + 1}`;
         return h(
           "li",
           {},
           h(
             "a",
             {
-              href: `#${one.trajectory}-${one.step ?? "end"}`,
+              href: placeOf(one.trajectory, one.step),
               on: { click: (event) => (event.preventDefault(), cited(one.trajectory, one.step)) },
             },
             `${laneName(one.trajectory)}${place}`,

@@ -1,6 +1,6 @@
 // What was spent: per trajectory and in all, and against the arm in the middle.
 import { h } from "../lib/dom.js";
-import { count, digits, laneName, seconds, times, usd } from "../lib/format.js";
+import { digits, laneName, MEASURES, seconds, times, usd } from "../lib/format.js";
 
 const COLUMNS = [
   ["Prompt", (spend) => digits(spend.tokens_prompt)],
@@ -9,7 +9,7 @@ const COLUMNS = [
   ["of it reasoning", (spend) => digits(spend.tokens_reasoning)],
   ["Calls", (spend) => digits(spend.tool_calls)],
   ["Time", (spend) => seconds(spend.wall_s)],
-  ["GPU-s", (spend) => (spend.gpu_seconds ? spend.gpu_seconds.toFixed(1) : "–")],
+  ["GPU\u2011s", (spend) => (spend.gpu_seconds ? spend.gpu_seconds.toFixed(1) : "–")],
   ["Cost", (spend) => usd(spend.cost_usd)],
 ];
 
@@ -80,13 +80,12 @@ export function premiumCard(summary, policy) {
   if (!arm || !spend) return null;
   const wall = (summary.ended_ms - summary.created_ms) / 1000;
   const lines = [
-    ["Cost", usd(arm.cost_usd), usd(spend.cost_usd), arm.cost_usd > 0 ? spend.cost_usd / arm.cost_usd : null],
-    [
-      "Tokens",
-      count(arm.tokens_prompt + arm.tokens_output),
-      count(spend.tokens_prompt + spend.tokens_output),
-      ratio(spend.tokens_prompt + spend.tokens_output, arm.tokens_prompt + arm.tokens_output),
-    ],
+    ...MEASURES.filter(({ of }) => of(spend) > 0).map(({ name, of, format }) => [
+      name,
+      format(of(arm)),
+      format(of(spend)),
+      ratio(of(spend), of(arm)),
+    ]),
     ["Time", seconds(arm.wall_s), seconds(wall), ratio(wall, arm.wall_s)],
   ];
   return h(

@@ -356,7 +356,7 @@ function argumentsOf(raw) {
 }
 
 function part(name, content, kind = "") {
-  return h("div", { class: "part" }, h("h4", {}, name), text(content, kind));
+  return h("div", { class: "part" }, h("h3", {}, name), text(content, kind));
 }
 
 /** Text as it was written; the rest of a long one on demand. */

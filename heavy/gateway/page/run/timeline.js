@@ -10,6 +10,7 @@ const NEAR = 8; // pixels within which a click means a step
 const LIVE_FRAME_MS = 200;
 
 const LEGEND = [
+  ["between", "in between"],
   ["wait", "waiting"],
   ["prefill", "prefill"],
   ["decode", "generating"],

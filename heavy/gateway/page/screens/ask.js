@@ -55,7 +55,7 @@ export function askBox(server, asked) {
     h("option", { value: "reflective" }, "always reflect"),
   );
   const files = h("input", { id: "files", type: "file", multiple: true });
-  const button = h("button", { class: "primary" }, "Ask");
+  const button = h("button", { class: "primary", title: "Ctrl+Enter in the question" }, "Ask");
   const wrong = h("div", { "aria-live": "assertive" });
   // One id for as long as the question stays the same: a second press, or one after a lost answer, starts no second run.
   let request = { body: "", id: "" };

@@ -21,6 +21,7 @@ export async function show(root, { signal }) {
       draw(body, await api.fleet(signal));
       fill(wrong);
     } catch (error) {
+      if (error.status === 401) throw error;
       if (!signal.aborted) fill(wrong, failure(error));
     }
   }

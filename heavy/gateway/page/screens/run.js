@@ -4,7 +4,7 @@ import { announce, fill, h } from "../lib/dom.js";
 import { follow } from "../lib/events.js";
 import { LIVE, laneName, percent, premium, seconds, spent, times } from "../lib/format.js";
 import { failure, figure, simulatedNotice, statePill, when } from "../parts.js";
-import { answerCards } from "../run/answer.js";
+import { answerCards, placeOf } from "../run/answer.js";
 import { ledgerCard, premiumCard } from "../run/ledger.js";
 import { fileList } from "../run/files.js";
 import { RunModel } from "../run/model.js";
@@ -12,6 +12,8 @@ import { Reader } from "../run/reader.js";
 import { Timeline } from "../run/timeline.js";
 
 const LIVE_DRAW_MS = 150;
+const TICK_MS = 1_000; // how often the time so far is counted on
+const PLACE = /^#(arm-\d|aggregator)-(\d+|end)$/; // a step in the page's address: where a citation leads
 
 export async function show(root, { signal, params: [id] }) {
   const detail = await api.run(id, signal);
@@ -42,6 +44,8 @@ class RunScreen {
     this.result = h("div", { class: "results" });
     this.money = h("div", { class: "money" });
     this.story = h("div", {});
+    const timer = setInterval(() => this.live && !document.hidden && this.#drawHead(), TICK_MS);
+    signal.addEventListener("abort", () => clearInterval(timer));
     this.element = h(
       "article",
       { class: "run-screen" },
@@ -59,10 +63,11 @@ class RunScreen {
     return LIVE.has(this.detail.summary.state);
   }
 
-  /** A step was chosen on the timeline or cited: mark it there, read it below. */
+  /** A step was chosen on the timeline or cited: mark it there, read it below; the address leads there again. */
   choose(lane, step) {
     const last = this.model.lanes.get(lane)?.steps.at(-1)?.index ?? -1;
     const index = step ?? last;
+    history.replaceState(null, "", placeOf(lane, index < 0 ? null : index));
     this.timeline.select(lane, index);
     this.reader.show(lane, index, { focus: true });
   }
@@ -70,22 +75,10 @@ class RunScreen {
   /** The log so far in pages, then the rest as it comes; in the end the run anew, with its result. */
   async follow() {
     try {
-      for await (const records of api.briefs(this.id, 0, this.signal)) {
-        for (const record of records) this.model.apply(record);
-        this.draw();
-      }
-      if (this.model.ended) return;
-      const events = follow(this.id, this.model.last, {
-        signal: this.signal,
-        tell: (link) => this.#tell(link),
-      });
-      for await (const event of events) this.#take(event);
+      await this.#catchUp();
+      if (!this.model.ended) await this.#goAlong();
       fill(this.link);
-      this.detail = await api.run(this.id, this.signal);
-      this.draw();
-      announce(
-        `The run has ${this.detail.summary.state === "completed" ? "an answer" : this.detail.summary.state}.`,
-      );
+      if (this.live) await this.#conclude();
     } catch (error) {
       if (this.signal.aborted) return;
       if (error.status === 401) throw error;
@@ -94,6 +87,29 @@ class RunScreen {
         failure(error, () => this.follow()),
       );
     }
+  }
+
+  async #catchUp() {
+    for await (const records of api.briefs(this.id, this.model.last, this.signal)) {
+      for (const record of records) this.model.apply(record);
+      this.draw();
+    }
+    const [, lane, step] = PLACE.exec(location.hash) ?? [];
+    if (this.model.lanes.has(lane)) this.choose(lane, step === "end" ? null : Number(step));
+  }
+
+  async #goAlong() {
+    const tell = (link) => this.#tell(link);
+    const events = follow(this.id, this.model.last, { signal: this.signal, tell });
+    for await (const event of events) this.#take(event);
+  }
+
+  /** The log has ended, maybe before its first page was read: what the run came to. */
+  async #conclude() {
+    this.detail = await api.run(this.id, this.signal);
+    this.draw();
+    const { state } = this.detail.summary;
+    announce(`The run has ${state === "completed" ? "an answer" : state}.`);
   }
 
   #take({ type, data }) {

@@ -193,7 +193,8 @@ class RunList {
     try {
       page = await this.#page("", signal);
     } catch (error) {
-      if (!signal.aborted && error.status !== 401) this.#fail(error, () => this.load());
+      if (error.status === 401) throw error;
+      if (!signal.aborted) this.#fail(error, () => this.load());
       return;
     }
     if (signal.aborted || this.#pages !== 1) return; // meanwhile one looked elsewhere, or further back
@@ -225,8 +226,9 @@ class RunList {
   }
 }
 
+/** What a row looks like: a live one is another with every look, for its time goes on. */
 function versionOf(run) {
-  return `${run.state}/${LIVE.has(run.state) ? run.records : ""}/${run.cancel_reason}`;
+  return `${run.state}/${LIVE.has(run.state) ? Date.now() : ""}/${run.cancel_reason}`;
 }
 
 function row(run) {

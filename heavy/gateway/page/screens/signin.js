@@ -10,6 +10,8 @@ export function show(root, { refused, done }) {
     autocomplete: "current-password",
     spellcheck: "false",
     required: true,
+    pattern: "\\s*[!-~]+\\s*", // anything else cannot be sent in a header
+    title: "Letters, digits and signs of ASCII, without spaces",
     "aria-describedby": refused ? "refused" : null,
     "aria-invalid": refused ? "true" : null,
   });

@@ -2,12 +2,17 @@
 import * as api from "../lib/api.js";
 import { scatter } from "../charts/scatter.js";
 import { fill, h } from "../lib/dom.js";
-import { digits, percent, premium, seconds, times, usd } from "../lib/format.js";
+import { count, digits, measureOf, MEASURES, percent, premium, seconds, times } from "../lib/format.js";
 import { failure } from "../parts.js";
 
 const RUNS_MAX = 1_000;
 const PAGE_SIZE = 200;
 const ENDED = ["completed", "failed", "cancelled"];
+const TICKS = {
+  Cost: (value) => `$${Number(value.toPrecision(3))}`,
+  "GPU time": (value) => `${Number(value.toPrecision(3))} s`,
+  Tokens: count,
+};
 
 export async function show(root, { signal, go }) {
   document.title = "Spend · Heavy";
@@ -49,20 +54,14 @@ function draw(root, runs, go) {
     h(
       "div",
       { class: "charts" },
-      scatter(
-        "Cost of a run",
-        series(groups, (run) => run.spend?.cost_usd),
-        { format: usd, tick: usdTick, chosen },
-      ),
+      measuresOf(runs).map((measure) => [
+        spends(`${measure.name} of a run`, measure, (run) => run.spend),
+        spends(`${measure.name} of its median arm`, measure, (run) => run.median_arm),
+      ]),
       scatter(
         "Latency of a run",
         series(groups, (run) => (run.ended_ms - run.created_ms) / 1000),
         { format: seconds, tick: secondsTick, chosen },
-      ),
-      scatter(
-        "Cost of its median arm",
-        series(groups, (run) => run.median_arm?.cost_usd),
-        { format: usd, tick: usdTick, chosen },
       ),
       scatter("Premium over its median arm", series(groups, premium), {
         format: times,
@@ -72,11 +71,20 @@ function draw(root, runs, go) {
     ),
     table(groups),
   );
+
+  function spends(title, { name, of, format }, spendOf) {
+    const values = series(groups, (run) => spendOf(run) && of(spendOf(run)));
+    return scatter(title, values, { format, tick: TICKS[name], chosen });
+  }
 }
 
-/** Round amounts, without zeros that say nothing. */
-function usdTick(value) {
-  return `$${Number(value.toPrecision(3))}`;
+/** Money and GPU time where any run has them; tokens where none has either. */
+function measuresOf(runs) {
+  const known = runs.map((run) => run.spend).filter(Boolean);
+  const first = MEASURES.indexOf(measureOf(known));
+  return MEASURES.filter(
+    (one, index) => index === first || (one.name !== "Tokens" && known.some((spend) => one.of(spend) > 0)),
+  );
 }
 
 function secondsTick(value) {
@@ -105,7 +113,7 @@ function table(groups) {
     "Profile",
     "Runs",
     "Answered",
-    "Cost, median",
+    "Spent, median",
     "95%",
     "One arm, median",
     "Premium, median",
@@ -140,7 +148,10 @@ function table(groups) {
 
 function tableRow({ title, runs }) {
   const completed = runs.filter((run) => run.state === "completed");
-  const costs = numbers(runs, (run) => run.spend?.cost_usd);
+  const { of, format } = measureOf(runs.map((run) => run.spend).filter(Boolean));
+  const amount = (value) => (value === null ? "–" : format(value));
+  const all = numbers(runs, (run) => run.spend && of(run.spend));
+  const single = numbers(runs, (run) => run.median_arm && of(run.median_arm));
   const latencies = numbers(completed, (run) => (run.ended_ms - run.created_ms) / 1000);
   const over = numbers(completed, premium);
   const agreement = numbers(completed, (run) => run.agreement);
@@ -150,18 +161,9 @@ function tableRow({ title, runs }) {
     h("th", { scope: "row" }, title),
     h("td", {}, digits(runs.length)),
     h("td", {}, percent(completed.length / runs.length)),
-    h("td", {}, usd(quantile(costs, 0.5))),
-    h("td", {}, usd(quantile(costs, 0.95))),
-    h(
-      "td",
-      {},
-      usd(
-        quantile(
-          numbers(runs, (run) => run.median_arm?.cost_usd),
-          0.5,
-        ),
-      ),
-    ),
+    h("td", {}, amount(quantile(all, 0.5))),
+    h("td", {}, amount(quantile(all, 0.95))),
+    h("td", {}, amount(quantile(single, 0.5))),
     h("td", {}, over.length ? times(quantile(over, 0.5)) : "–"),
     h("td", {}, seconds(quantile(latencies, 0.5))),
     h("td", {}, seconds(quantile(latencies, 0.95))),
