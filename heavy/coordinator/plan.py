@@ -74,7 +74,7 @@ def alone(policy: Policy) -> Policy:
 
 
 def nothing_usable(outcomes: Sequence[Outcome]) -> RunFailure:
-    """The failure of a run none of whose arms has an answer: each reason, after the trajectories that had it."""
+    """The failure of a run none of whose arms has an answer: each reason, after those that had it."""
     arms: dict[str, list[str]] = {}
     for o in outcomes:
         reason = o.reason or o.kind.value

@@ -263,6 +263,7 @@ async def test_the_timeline_is_walked_with_the_arrow_keys(
 async def test_the_timeline_zooms_and_scrolls(window: Any, served: PageServer, runs: Runs) -> None:
     page = await window.opened(f"{served.url}/runs/{runs.long}")
     await expect(page.get_by_text("How it went")).to_be_visible()
+    await expect(page.get_by_role("tabpanel")).to_contain_text("300 steps")
     scroller = page.locator(".scroller")
     for _ in range(5):
         await scroller.press("+")
