@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -71,11 +72,31 @@ def engine_command(profile: Profile, place: Place) -> EngineCommand:
     return build(profile, place)
 
 
+def require_startable(profile: Profile) -> None:
+    """Raise `ConfigError` when this machine lacks what a profile needs to start: a model, a program, a key.
+
+    Whether it has the GPUs is the cluster's to say.
+    """
+    key = profile.remote.api_key_env if profile.remote else ""
+    if key and not os.environ.get(key, "").strip():
+        raise ConfigError(
+            f"Profile {profile.name}: its key is read from {key}, which is not set; export {key}=..."
+        )
+    if profile.remote is None and not profile.serve.gpus:
+        engine_command(profile, Place("127.0.0.1", 1))
+
+
 def _own_server(module: str, *, needs_model: bool) -> Callable[[Profile, Place], EngineCommand]:
     def build(profile: Profile, place: Place) -> EngineCommand:
+        python = profile.serve.engine_python or sys.executable
+        if shutil.which(python) is None:
+            raise ConfigError(
+                f"Profile {profile.name}: serve.engine_python {python!r} is no program that can be started;"
+                " correct it, or leave it out."
+            )
         model = ("--model-path", model_path(profile)) if needs_model else ()
         argv = (
-            *(profile.serve.engine_python or sys.executable, "-m", module, *model),
+            *(python, "-m", module, *model),
             *("--host", place.host, "--port", str(place.port), "--served-model-name", profile.model),
             *("--context-length", str(profile.context_tokens)),
             *_gang_flags(place),

@@ -34,7 +34,7 @@ from workers import actors
 from workers.coordinator_process import CoordinatorProcess
 from workers.fleet import placement
 from workers.fleet.served import Progress, ServedProfiles
-from workers.launch import free_port
+from workers.launch import free_port, require_startable
 
 RUNNER_START_S = 90.0
 REVIVALS_MAX = 20
@@ -133,9 +133,13 @@ class LocalCluster:
         load_tenants(self._given.tokens_file).require_safe(self._given.host, "HEAVY_HOST")
         book = load_profiles(self._given.profile_directories)
         try:
-            return [book.get(name) for name in self._plan.profiles]
+            profiles = [book.get(name) for name in self._plan.profiles]
         except NotFound as error:
             raise ConfigError(f"{error} Profiles of your own are found with --profiles-dir.") from error
+        if not os.environ.get("RAY_ADDRESS"):  # else the nodes are to have what it takes, not this machine
+            for profile in profiles:
+                require_startable(profile)
+        return profiles
 
     async def _start_stores(self) -> None:
         changes: dict[str, str] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from heavy.core.errors import ConfigError, NotFound
+from heavy.profiles.checks import faults_of
 from heavy.profiles.faults import TomlFile, meant
 from heavy.profiles.schema import Profile
 
@@ -99,7 +99,8 @@ def _profile(toml: TomlFile, directory: str) -> Profile:
         profile = Profile.model_validate({**toml.values, "directory": directory})
     except ValidationError as error:
         raise toml.faults(error, Profile, _DOC) from error
-    _check(profile, toml)
+    if found := [str(toml.fault(path, problem)) for path, problem in faults_of(profile)]:
+        raise ConfigError("\n".join(found))
     return profile
 
 
@@ -111,45 +112,3 @@ _DOC: Final = {
     "context_tokens": "add context_tokens = the longest prompt plus completion, in tokens",
     "remote.base_url": 'add base_url = "http://HOST:PORT/v1"',
 }
-
-
-def _check(profile: Profile, toml: TomlFile) -> None:
-    """What one field alone cannot say."""
-    if profile.engine == "remote" and profile.remote is None:
-        raise toml.fault(("engine",), 'is "remote"; add a [remote] section with base_url')
-    if profile.engine != "remote" and profile.remote is not None:
-        raise toml.fault(
-            ("remote",), f'is only for engine = "remote", and this is "{profile.engine}"; remove it'
-        )
-    if profile.remote and not re.match(r"^https?://[^/\s]+", profile.remote.base_url):
-        raise toml.fault(("remote", "base_url"), "must be a URL such as http://127.0.0.1:30000/v1")
-    if profile.engine in ("sglang", "openvino") and not profile.serve.model_path:
-        raise toml.fault(
-            ("serve", "model_path"), f'is missing; engine = "{profile.engine}" loads a model from it'
-        )
-    serve = profile.serve
-    if serve.gpus % serve.nodes:
-        raise toml.fault(
-            ("serve", "gpus"),
-            f"is {serve.gpus}, which does not spread evenly over serve.nodes = {serve.nodes}; correct one",
-        )
-    if serve.nodes > 1 and profile.engine in ("openvino", "remote"):
-        raise toml.fault(("serve", "nodes"), f'must be 1: engine = "{profile.engine}" runs on one node')
-    if serve.replicas_max and serve.replicas_max < serve.replicas:
-        raise toml.fault(
-            ("serve", "replicas_max"),
-            f"is {serve.replicas_max}, less than serve.replicas = {serve.replicas}; raise it or leave it out",
-        )
-    for field in type(profile.prompts).model_fields:
-        name = getattr(profile.prompts, field)
-        if name and not _template_exists(profile, name):
-            where = "beside the profile" if name.startswith("./") else "among the built-in templates"
-            raise toml.fault(("prompts", field), f"names {name!r}, which is not there {where}")
-
-
-def _template_exists(profile: Profile, name: str) -> bool:
-    if not name.startswith("./"):
-        return "/" not in name and resources.files("heavy.prompts").joinpath(name).is_file()
-    directory = Path(profile.directory).resolve()
-    file = (directory / name).resolve()
-    return file.is_relative_to(directory) and file.is_file()

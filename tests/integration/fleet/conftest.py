@@ -21,7 +21,7 @@ from workers.fleet import placement
 from workers.fleet.served import ServedProfiles
 
 from tests_support.servers import StoreServer
-from tests_support.up import PROFILES
+from tests_support.up import PROFILES, processes_below
 from tests_support.waiting import until
 
 WITHIN_S = 60.0
@@ -49,6 +49,14 @@ class Nodes:
         """A node dies, with everything on it, at once."""
         self.present.remove(node)
         self.cluster.remove_node(node, allow_graceful=False)
+
+    def of(self, pid: int) -> Any:
+        """The node below whose raylet a process runs."""
+        for node in self.present:
+            raylet = node.all_processes["raylet"][0].process.pid
+            if pid in processes_below(raylet):
+                return node
+        raise AssertionError(f"no node runs {pid}")
 
     async def number(self, count: int) -> None:
         """As many nodes of eight GPUs as that, known to the cluster and free."""

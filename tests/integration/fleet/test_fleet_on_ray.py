@@ -79,7 +79,7 @@ async def test_a_replica_whose_node_is_lost_comes_up_elsewhere(
     await nodes.number(2)
     async with serving(fleet, profile("octet", replicas=1)):
         (before,) = await fleet.until_ready(1)
-        nodes.lose(node_of(nodes, before))
+        nodes.lose(nodes.of(before.pid))
         (after,) = await fleet.until_ready(1, lambda info: info.replica != before.replica)
         assert after.base_url != before.base_url
 
@@ -96,7 +96,7 @@ async def test_a_gang_lives_on_two_nodes_and_a_lost_rank_takes_it_elsewhere_as_a
         again = await fleet.until_ready(1, lambda info: info.since_ms > before.since_ms)
         assert again[0].replica == before.replica, "a crashed process is restarted in place"
         follower = await rank_process(again[0], "--node-rank 1")
-        nodes.lose(node_with(nodes, follower))
+        nodes.lose(nodes.of(follower))
         (after,) = await fleet.until_ready(1, lambda info: info.replica != before.replica)
         assert len(after.nodes) == 2
 
@@ -171,19 +171,6 @@ async def test_a_drain_replaces_the_replica_and_more_are_wanted_and_fewer(
         await fleet.until_ready(2)
         await change(fleet, "octet", replicas=1)
         await until(fleet.store.fleet.members, lambda members: len(members) == 1, within_s=60.0)
-
-
-def node_of(nodes: Nodes, info: ReplicaInfo) -> object:
-    return node_with(nodes, info.pid)
-
-
-def node_with(nodes: Nodes, pid: int) -> object:
-    """The node below whose raylet a process runs."""
-    for node in nodes.present:
-        raylet = node.all_processes["raylet"][0].process.pid
-        if pid in processes_below(raylet):
-            return node
-    raise AssertionError(f"no node runs {pid}")
 
 
 async def rank_process(info: ReplicaInfo, flag: str) -> int:

@@ -96,7 +96,7 @@ def own_python(text: str) -> Callable[[Path, int], dict[str, object]]:
         (serve_args("--no-such-flag"), ["has no such argument: --no-such-flag. Correct the profile's args."]),
         (own_python("echo out of luck; exit 3"), ["ended at once with status 3", "out of luck"]),
         (own_python("exit 3"), ["ended at once with status 3. It said nothing. By hand: /"]),
-        (lambda *_: {"engine_python": "/no/python"}, ["/no/python", "No such file"]),
+        (lambda *_: {"engine_python": "/no/python"}, ["'/no/python' is no program that can be started"]),
     ],
     ids=["a taken port", "an unknown argument", "it exits at once", "it exits saying nothing", "no program"],
 )

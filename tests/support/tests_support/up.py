@@ -39,19 +39,12 @@ class Up:
         assert self._process is not None
         return self._process.pid
 
-    def start(self) -> None:
+    def start(self, within_s: float = READY_WITHIN_S) -> None:
         """Start it and wait for its word that it is ready."""
-        self._process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=self._env,
-            start_new_session=True,
-        )
+        self.begin()
+        assert self._process is not None
         assert self._process.stdout is not None
-        until_s = time.monotonic() + READY_WITHIN_S
+        until_s = time.monotonic() + within_s
         for line in self._process.stdout:
             self.output.append(line)
             if found := re.search(r"--server (\S+)", line):
@@ -63,6 +56,18 @@ class Up:
                 break
         self.stop()
         raise AssertionError(f"`heavy up` did not get ready:\n{''.join(self.output)}")
+
+    def begin(self) -> None:
+        """Start it and wait for nothing."""
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self._env,
+            start_new_session=True,
+        )
 
     def stop(self, number: int = signal.SIGINT) -> int:
         """Ctrl-C; its exit status once it is gone."""

@@ -137,8 +137,71 @@ def test_a_wrong_profile_is_told_file_line_field_and_mend(
     assert says in said
 
 
+SERVED = """name = "mine"
+title = "Mine"
+engine = "sglang"
+model = "m"
+context_tokens = 32768
+
+[serve]
+model_path = "Qwen/Qwen3-14B-AWQ"
+gpus = 1
+"""
+REMOTE = """name = "mine"
+title = "Mine"
+engine = "remote"
+model = "m"
+context_tokens = 32768
+
+[remote]
+base_url = "https://api.openai.com/v1"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        (
+            SERVED + 'args = ["--port", "1"]',
+            10,
+            "serve.args: has --port, which Heavy sets already; remove it",
+        ),
+        (SERVED + 'args = ["--tp-size=8"]', 10, "has --tp-size, which serve.gpus sets already"),
+        (SERVED + 'args = ["--context", "9"]', 10, "has --context, which context_tokens sets already"),
+        (SERVED + 'args = ["8"]', 10, "begins with '8'; it must begin with a flag"),
+        (SERVED + 'env = { "A B" = "x" }', 10, "serve.env.A B: is no name of a variable"),
+        (SERVED + "nodes = 2", 9, "is 1, which does not spread evenly over serve.nodes = 2"),
+        (SERVED.replace("gpus = 1", "nodes = 2"), 9, "serve.nodes: must be 1 without GPUs; set serve.gpus"),
+        (SERVED + "resources = { GPU = 8 }", 10, "has GPU, which serve.gpus sets already; remove it"),
+        (SERVED.replace("Qwen/Qwen3-14B-AWQ", "qwen"), 8, "neither a directory (begin it with / or ./) nor"),
+        (SERVED.replace('"sglang"', '"openvino"'), 8, "it must be a directory: begin it with / or ./"),
+        (SERVED + "[serve.scale]\nkv_high = 0.2\nkv_low = 0.5", 12, "not less than kv_high = 0.2"),
+        (SERVED + "[limits]\nanswer_tokens_reserved = 32768", 11, "no room is left; lower it"),
+        (REMOTE.replace("https://", ""), 8, "must be a URL such as"),
+        (REMOTE + 'api_key_env = "sk-0123-secret"', 9, "must be the name of an environment variable"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_told_before_anything_starts(
+    tmp_path: Path, text: str, line: int, says: str
+) -> None:
+    said = fault(tmp_path, text)
+    assert f"mine.toml:{line}: " in said
+    assert says in said
+    assert "secret" not in said
+
+
+def test_what_one_engine_is_told_by_heavy_another_takes_from_its_args(tmp_path: Path) -> None:
+    for engine in ("openvino", "sglang"):
+        text = SERVED.replace('"sglang"', f'"{engine}"').replace("Qwen/", "./")
+        args = ("--device", "GPU") if engine == "openvino" else ("--tool-call-parser", "qwen")
+        profile = read_profile(written(tmp_path, f'{text}args = ["{args[0]}", "{args[1]}"]'))
+        assert profile.serve.args == args
+
+
 def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path) -> None:
     said = fault(tmp_path, GOOD.replace("4096", "-1").replace("0.7", '"hot"'))
+    assert len(said.splitlines()) == 2
+    said = fault(tmp_path, SERVED.replace("gpus = 1", "nodes = 2") + 'args = ["--port", "1"]')
     assert len(said.splitlines()) == 2
 
 

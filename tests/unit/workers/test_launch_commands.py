@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from heavy.core.errors import ConfigError
 from heavy.profiles.loader import load_profiles
 from heavy.profiles.schema import Profile, ServeSection
-from workers.launch import Place, engine_command, environment, free_port, model_path
+from workers.launch import Place, engine_command, environment, free_port, model_path, require_startable
 from workers.shipped import DEMO_QUESTIONS, LOCAL_PROFILE, PROFILE_DIRECTORIES, out_of_scope
 
 from tests_support.up import PROFILES
@@ -63,6 +64,21 @@ def test_a_model_path_that_is_not_there_is_said_before_anything_starts(tmp_path:
     profile = with_serve(BOOK.get(LOCAL_PROFILE), model_path="./nowhere")
     with pytest.raises(ConfigError, match=r"serve\.model_path './nowhere' leads to"):
         model_path(profile.model_copy(update={"directory": str(tmp_path)}))
+
+
+def test_what_this_machine_lacks_to_start_a_profile_is_said_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for profile, says in (
+        (BOOK.get("remote-openai-gpt-5"), "OPENAI_API_KEY, which is not set; export OPENAI_API_KEY="),
+        (with_serve(BOOK.get(LOCAL_PROFILE), model_path="/nowhere"), "'/nowhere' leads to /nowhere"),
+        (with_serve(BOOK.get("simulated"), engine_python="/no/python"), "'/no/python' is no program"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(says)):
+            require_startable(profile)
+    for name in (LOCAL_PROFILE, "simulated", "remote-openai", "kimi-k2-thinking"):
+        require_startable(BOOK.get(name))
 
 
 def test_a_remote_profile_has_no_process_to_start() -> None:

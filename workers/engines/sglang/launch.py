@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from heavy.core.errors import ConfigError
+from heavy.profiles.checks import HUB_ID, VARIABLE, flags_in, owner_of
 from workers.engines.sglang.environment import CpuEnvironment, cpu_environment
 
 PORT_MAX = 65_535
@@ -26,26 +27,7 @@ TRACE_LEVEL = {"SGLANG_TRACE_LEVEL": "1"}
 """Queue, prefill and decode. Left to itself, SGLang sends a span for every token."""
 CPU_TOTAL_TOKENS = 65_536
 """KV capacity on the CPU; left to itself, SGLang takes all of the machine's memory and zeroes it."""
-OWNED = {
-    "model_path": ("--model-path", "--model"),
-    "served_model_name": ("--served-model-name",),
-    "host": ("--host",),
-    "port": ("--port",),
-    "device": ("--device",),
-    "tp": ("--tp", "--tp-size", "--tensor-parallel-size"),
-    "nnodes": ("--nnodes",),
-    "node_rank": ("--node-rank",),
-    "dist_init_addr": ("--dist-init-addr", "--nccl-init-addr"),
-    "context_tokens": ("--context-length",),
-    "tool_call_parser": ("--tool-call-parser",),
-    "reasoning_parser": ("--reasoning-parser",),
-}
-"""Flags that fields of the description set, under every name SGLang has for them."""
-OPTIONAL = ("context_tokens", "tool_call_parser", "reasoning_parser")
-"""Fields that leave their flag to `args` where they are empty."""
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})")
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +125,7 @@ def _flags(server: SglangServer) -> list[str]:
     if server.device == "cpu":
         defaults += [("--disable-overlap-schedule",), ("--sleep-on-idle",)]
         defaults += [("--max-total-tokens", str(CPU_TOTAL_TOKENS))]
-    given = _names(server.args)
+    given = flags_in(server.args)
     if server.traces and (server.device == "cpu" or "--enable-trace" in given):
         endpoint = server.traces.partition("://")[2] or server.traces
         defaults += [("--enable-trace",), ("--otlp-traces-endpoint", endpoint)]
@@ -163,11 +145,6 @@ def _model(server: SglangServer) -> str:
 
 def _is_path(server: SglangServer) -> bool:
     return server.model_path.startswith((".", "/", "~"))
-
-
-def _names(args: tuple[str, ...]) -> set[str]:
-    """The flags among `args`: `--flag value` and `--flag=value`."""
-    return {word.split("=", 1)[0] for word in args if word.startswith("--")}
 
 
 def _about_model(server: SglangServer) -> list[str]:
@@ -230,14 +207,13 @@ def _about_args(server: SglangServer) -> list[str]:
         found.append(f"args must begin with a flag, not {server.args[0]!r}.")
     if any("\0" in word for word in server.args):
         found.append("args must not contain NUL.")
-    for name in sorted(_names(server.args)):
-        # The engine's parser accepts abbreviations, so a beginning of a flag counts as the flag.
-        for owner, flags in OWNED.items():
-            free = owner in OPTIONAL and not getattr(server, owner)
-            if not free and any(flag == name or flag.startswith(name + "-") for flag in flags):
-                found.append(f"{name} in args is set by {owner} already; remove it from args.")
-                break
-    return found
+    optional = {"context_tokens": server.context_tokens, "tool_call_dialect": server.tool_call_parser}
+    free = [field for field, value in optional.items() if not value]
+    return found + [
+        f"{flag} in args is set by {owner} already; remove it from args."
+        for flag in flags_in(server.args)
+        if (owner := owner_of(flag, free))
+    ]
 
 
 def _about_env(server: SglangServer) -> list[str]:
