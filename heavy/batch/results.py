@@ -20,7 +20,7 @@ class ResultState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     REFUSED = "refused"
-    """The server did not take it as a run: its fields are invalid."""
+    """The server did not take it as a run, or its run went out of sight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,11 @@ class BatchResult:
     def answered(self) -> bool:
         """Whether there is an answer (an abstention is one)."""
         return self.state is ResultState.COMPLETED
+
+    @property
+    def out_of_sight(self) -> bool:
+        """Whether there is a run of it whose end nobody saw: asked under the same id, it is found again."""
+        return self.state is ResultState.REFUSED and bool(self.run_id)
 
     @property
     def spend(self) -> Spend:

@@ -195,7 +195,7 @@ class Batch:
             ended = self._ended.get(question.id)
             if ended is not None and not (self._plan.retry_failed and self._plan.retriable(ended)):
                 continue
-            attempt = 1 if ended is None else ended.attempt + 1
+            attempt = 1 if ended is None else ended.attempt + (not ended.out_of_sight)
             policy = merged(self._plan.policy, question.policy)
             if not await self._turn(policy):
                 return

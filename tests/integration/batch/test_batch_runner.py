@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from heavy.batch.budget import BatchBudget
-from heavy.batch.directory import read_log, read_results
+from heavy.batch.directory import BatchDirectory, read_log, read_results
 from heavy.batch.questions import Question
-from heavy.batch.results import BatchResult, ResultState, latest
+from heavy.batch.results import Asked, BatchResult, ResultState, latest, of_refusal
 from heavy.batch.runner import Batch, BatchEnd, BatchPlan, EndReason
 from heavy.client import HeavyClient
 from heavy.core.draft import PolicyDraft
@@ -143,6 +143,20 @@ async def test_failures_are_written_with_their_reason_and_asked_again_on_request
     mended = await sit(client, tmp_path, 2, retry_failed=True)
     assert (mended.progress.answered, mended.progress.failed) == (2, 0)
     assert {one.attempt for one in latest(read_results(tmp_path)).values()} == {2}
+
+
+async def test_a_run_that_went_out_of_sight_is_found_again_and_not_asked_again(
+    heavy: Whole, client: HeavyClient, tmp_path: Path
+) -> None:
+    heavy.script = sums
+    await sit(client, tmp_path, 2)
+    with BatchDirectory(tmp_path) as directory:
+        for one in read_results(tmp_path):
+            asked = Asked(one.id, one.attempt, one.request_id, one.metadata)
+            directory.append(of_refusal(asked, EngineRefused("watching broke off"), 0, one.run_id))
+    found = await sit(client, tmp_path, 2, retry_failed=True)
+    assert (found.progress.here, found.progress.answered) == (2, 2)
+    assert set(Counter(heavy.asked()).values()) == {WIDTH}
 
 
 async def test_a_question_that_the_server_refuses_is_that_questions_failure(
