@@ -105,7 +105,7 @@ class LocalCluster:
                 if await self._gone(handle):
                     self._revive(name)
                     del self.runners[name]
-                    await self._start_runner()
+                    await self._replace_runner()
             if self.coordinator is not None and not self.coordinator.pid:
                 self._revive("coordinator")
                 await self._start_coordinator()
@@ -193,6 +193,15 @@ class LocalCluster:
         self.runners[name] = handle
         pid = await actors.call(handle, "start", RUNNER_START_S)
         self._progress(name, "ready", f"pid {pid}")
+
+    async def _replace_runner(self) -> None:
+        """One that does not start in time costs no other: it is ended, and replaced as one that died."""
+        try:
+            await self._start_runner()
+        except HeavyError as error:
+            name = next(reversed(self.runners))
+            ray.kill(self.runners[name])
+            self._progress(name, "lost", str(error))
 
     async def _start_replicas(self, profiles: list[Profile]) -> None:
         if not os.environ.get("RAY_ADDRESS"):
