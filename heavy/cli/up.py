@@ -38,7 +38,9 @@ from workers.shipped import LOCAL_PROFILE, PROFILE_DIRECTORIES
     "--port", type=click.IntRange(0, 65535), help="gRPC port; 0 picks a free one.  [default: 50051]"
 )
 @click.option(
-    "--http-port", type=click.IntRange(0, 65535), help="HTTP port: metrics and health.  [default: 8080]"
+    "--http-port",
+    type=click.IntRange(0, 65535),
+    help="HTTP port: web page, metrics and health.  [default: 8080]",
 )
 @click.option(
     "--keep-replicas",

@@ -312,6 +312,23 @@ async def test_a_run_goes_on_before_ones_eyes_and_ends_with_its_answer(
     assert outcome.answer == "Answer: 1"
 
 
+async def test_a_run_that_ends_before_its_log_is_read_shows_its_answer(
+    window: Any, served: PageServer
+) -> None:
+    spec = await histories.under_way(served.store, clock.now_ms() - 5_000, "Ended meanwhile")
+
+    async def end_behind(route: Any) -> None:
+        response = await route.fetch()
+        await served.store.log.finish(
+            spec.run, epoch=1, ending=entries.failure(), entry=entries.state_entry(RunState.FAILED)
+        )
+        await route.fulfill(response=response)
+
+    await window.page.route(f"**/api/v1/runs/{spec.run}", end_behind, times=1)
+    page = await window.opened(f"{served.url}/runs/{spec.run}")
+    await expect(page.get_by_role("region", name="No answer")).to_contain_text("It failed.")
+
+
 async def until_shown(store: Any, run: Any, page: Page, text: str) -> None:
     """Publish fresh text until the page, once it follows, has shown it."""
 
