@@ -106,6 +106,7 @@ def cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", str(SUPPORT), prepend=os.pathsep)
         ray.init(
+            "local",  # never one that runs on this machine already
             num_cpus=2,
             namespace=NAMESPACE,
             include_dashboard=False,
