@@ -103,10 +103,14 @@ def everything_url() -> Iterator[str]:
     port = free_port()
     environment = {"PATH": os.environ["PATH"], "PORT": str(port)}
     with subprocess.Popen(
-        [EVERYTHING, "streamableHttp"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [EVERYTHING, "streamableHttp"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     ) as process:
         yield f"http://127.0.0.1:{port}/mcp"
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)  # the program is started by another one, which would leave it
 
 
 async def test_an_official_server_over_streamable_http(everything_url: str) -> None:
