@@ -15,10 +15,8 @@ from workers.abacus.tasks.trace import TOOLS, answer_message, gold
 
 Segments = list[tuple[str, bool]]
 SLIP_SHARE = 0.15
-LUCKY_SHARE, LUCKY_DRAWS = (
-    0.7,
-    30,
-)  # imagined searches drawn again until somebody found it: checks that hold are rare
+# imagined searches drawn again until somebody found it: checks that hold are rare
+LUCKY_SHARE, LUCKY_DRAWS = 0.7, 30
 DECLARED_SHARE = 0.6  # how often a question that needs no tool is asked with `python` declared
 
 
@@ -36,57 +34,51 @@ class Mix:
     width_max: int = 8
     loops: float = 0.0
 
-    @classmethod
-    def first(cls) -> Mix:
-        """The mix the first phase starts with: mostly arithmetic and reading, hardly any long examples."""
-        families = {
-            "chains": 0.25,
-            "totals": 0.2,
-            "stories": 0.2,
-            "programs": 0.1,
-            "pairs": 0.13,
-            "remainders": 0.12,
-        }
-        return cls(families, imagined=0.05, checked=0.3, width_max=3)
 
-    @classmethod
-    def base(cls) -> Mix:
-        """The mix the first phase goes on with, in examples (not tokens)."""
-        families = {
+MIXES = {
+    # hardly any long examples: mostly arithmetic and reading
+    "first": Mix(
+        {"chains": 0.25, "totals": 0.2, "stories": 0.2, "programs": 0.1, "pairs": 0.13, "remainders": 0.12},
+        imagined=0.05,
+        checked=0.3,
+        width_max=3,
+    ),
+    "base": Mix(
+        {
             "chains": 0.12,
             "totals": 0.15,
             "stories": 0.12,
             "programs": 0.18,
             "pairs": 0.27,
             "remainders": 0.16,
-        }
-        return cls(families, imagined=0.25, checked=0.55)
-
-    @classmethod
-    def practice(cls) -> Mix:
-        """The mix of the third phase: loops of three and four calls before all, and the rest kept up."""
-        families = {
-            "chains": 0.12,
-            "totals": 0.12,
-            "stories": 0.12,
-            "programs": 0.4,
-            "pairs": 0.14,
-            "remainders": 0.1,
-        }
-        return cls(families, imagined=0.12, checked=0.55, loops=0.7)
-
-    @classmethod
-    def finish(cls) -> Mix:
-        """The mix of the last phase: everything that is asked for, tool loops still the largest part."""
-        families = {
+        },
+        imagined=0.25,
+        checked=0.55,
+    ),
+    # loops of three and four calls before all, and the rest kept up
+    "practice": Mix(
+        {"chains": 0.12, "totals": 0.12, "stories": 0.12, "programs": 0.4, "pairs": 0.14, "remainders": 0.1},
+        imagined=0.12,
+        checked=0.55,
+        loops=0.7,
+    ),
+    # everything that is asked for, tool loops still the largest part
+    "finish": Mix(
+        {
             "chains": 0.14,
             "totals": 0.16,
             "stories": 0.14,
             "programs": 0.24,
             "pairs": 0.18,
             "remainders": 0.14,
-        }
-        return cls(families, imagined=0.2, checked=0.55, loops=0.6)
+        },
+        imagined=0.2,
+        checked=0.55,
+        loops=0.6,
+    ),
+}
+"""The mixes in examples, not tokens: that with which the base phase begins, the one it goes on with (and the
+aggregation phase, too), and those of the two last phases."""
 
 
 def example(rng: random.Random, mix: Mix, easy: float = 0.0) -> Segments:

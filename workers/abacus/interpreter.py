@@ -12,25 +12,12 @@ import subprocess
 import sys
 from types import TracebackType
 
+from workers.abacus import cell
+
 _ALLOWED = (
     ast.Module, ast.Expr, ast.Call, ast.Name, ast.Load, ast.Constant, ast.BinOp, ast.UnaryOp, ast.Add,
     ast.Sub, ast.Mult, ast.FloorDiv, ast.Div, ast.Mod, ast.USub, ast.UAdd,
 )  # fmt: skip
-_CHILD = r"""
-import contextlib, io, json, linecache, sys, traceback
-for line in sys.stdin:
-    out, code = io.StringIO(), json.loads(line)
-    try:
-        with contextlib.redirect_stdout(out):
-            exec(compile(code, "<code>", "exec"), {"__builtins__": {"print": print}})
-        text = out.getvalue()
-    except BaseException as error:
-        linecache.cache["<code>"] = (len(code), None, [code], "<code>")
-        report = traceback.TracebackException.from_exception(error)
-        report.stack[:] = [frame for frame in report.stack if frame.filename == "<code>"]
-        text = "".join(report.format())
-    print(json.dumps(text.strip("\n") or "(no output)"), flush=True)
-"""
 CODE_MAX = 200
 
 
@@ -39,7 +26,7 @@ class Interpreter:
 
     def __enter__(self) -> Interpreter:
         self._child = subprocess.Popen(
-            [sys.executable, "-I", "-c", _CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-I", cell.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         return self
 

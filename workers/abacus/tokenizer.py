@@ -11,7 +11,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from workers.abacus import chat
-from workers.abacus.data import Mix, example
+from workers.abacus.data import MIXES, example
 
 VOCABULARY = 768
 CONTEXT = 4096
@@ -44,7 +44,7 @@ def train(seed: int = 7, examples: int = 6000) -> Tokenizer:
 def _corpus(seed: int, examples: int) -> Iterator[str]:
     rng = random.Random(seed)
     for _ in range(examples):
-        for text, _ in example(rng, Mix.base()):
+        for text, _ in example(rng, MIXES["base"]):
             for marker in (*chat.SPECIAL_TOKENS, *chat.MARKER_TOKENS):
                 text = text.replace(marker, "\n")
             yield text

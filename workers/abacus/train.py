@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from workers.abacus import tokenizer as tokenizers
-from workers.abacus.data import Mix, Segments, aggregation, example
+from workers.abacus.data import MIXES, Segments, aggregation, example
 from workers.abacus.model import Abacus, Shape
 from workers.abacus.muon import Muon
 from workers.abacus.rollouts import Rollouts
@@ -209,7 +209,7 @@ def base_stream(
     def examples() -> Iterator[tuple[list[int], list[bool]]]:
         while True:
             easy = max(0.0, 1.0 - trainer.minutes / budget.easy_minutes)
-            mix = Mix.first() if easy > 0 else Mix.base()
+            mix = MIXES["first" if easy > 0 else "base"]
             yield encode(tokenizer, example(rng, mix, easy))
 
     return batches(examples(), budget.tokens_per_batch, rng)
@@ -222,11 +222,7 @@ def aggregate_stream(
     phase, or as the phase's own mix says.
     """
     rng = random.Random(f"{trainer.phase}/{seed}/{trainer.step}")
-    mix, easy = {
-        "aggregate": (Mix.base(), 0.5),
-        "practice": (Mix.practice(), 0.2),
-        "finish": (Mix.finish(), 0.2),
-    }[trainer.phase]
+    mix, easy = (MIXES["base"], 0.5) if trainer.phase == "aggregate" else (MIXES[trainer.phase], 0.2)
 
     def examples() -> Iterator[tuple[list[int], list[bool]]]:
         while True:

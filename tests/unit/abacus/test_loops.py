@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from workers.abacus import chat, tracebacks
+from workers.abacus import cell, chat
 from workers.abacus.interpreter import Interpreter, is_arithmetic
 from workers.abacus.intervals import bootstrap, wilson
 from workers.abacus.loops import parse_call, solve
@@ -47,7 +47,7 @@ def test_python_runs_arithmetic_and_reports_its_errors() -> None:
 
 @pytest.mark.parametrize("code", ["print(rate*312)", "print(186+384//0)", "print(12*4+)", "print(9//3/0)"])
 def test_training_shows_errors_word_for_word_as_the_tool_of_heavy_says_them(code: str) -> None:
-    seen = tracebacks.text(code)
+    seen = cell.told(code)
     with Interpreter() as python:
         assert python.run(code) == seen
     said = subprocess.run(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from workers.abacus import tracebacks
+from workers.abacus import cell
 from workers.abacus.tasks.base import Call, Problem, join_and
 from workers.abacus.tasks.totals import LABELS
 
@@ -146,7 +146,7 @@ def result_text(rng: random.Random, call: Call) -> str:
         return f"{call.result}{newline}"
     shape = rng.random()
     if shape < 0.6:
-        return tracebacks.text(f"print({call.expression})")
+        return cell.told(f"print({call.expression})")
     if shape < 0.8:
         return f"{call.error}{newline}"
     place = rng.choice(('  File "<cell>", line 1, in <module>\n', '  File "<string>", line 1, in <module>\n'))
