@@ -117,8 +117,11 @@ class FanOut:
         await asyncio.wait(out, timeout=CUT_GRACE_S)
         for task in out:
             name = arms[task]
-            answered = task.done() or name in self._recording
-            self._outcomes[name] = await (task if answered else self._lost(self._silent(name, reason)))
+            if task.done() or name in self._recording:
+                self._outcomes[name] = await task
+            else:
+                task.cancel()  # nobody listens to it any more: it records no end beside this one
+                self._outcomes[name] = await self._lost(self._silent(name, reason))
 
     def _silent(self, name: TrajectoryId, reason: str) -> Outcome:
         return Outcome(
