@@ -27,19 +27,20 @@ def read_files(paths: Sequence[Path]) -> tuple[File, ...]:
 
 
 async def save_files(client: HeavyClient, run: Run, records: Sequence[Record], directory: Path) -> int:
-    """Write a run's files below `directory` and name each; the exit code. Nothing is overwritten."""
-    saved = 0
-    for place, ref in _places(run, records):
-        if not all(map(is_file_name, (*place, ref.name))):  # a server is not trusted with our paths
-            click.echo(f"{plain(ref.name)[:80]!r} is no plain file name and was not saved", err=True)
-            continue
-        target = directory.joinpath(*place, ref.name)
-        problem = await _saved(client, run, ref, target)
-        click.echo(f"{target}  {problem or f'{ref.size_bytes:,} bytes'}", err=bool(problem))
-        saved += not problem
-    if not saved:
-        click.echo(f"{run.spec.run} has no file that could be saved.", err=True)
-    return exits.ANSWERED
+    """Write a run's files below `directory` and name each; whether all could be, as an exit code.
+
+    Nothing is overwritten.
+    """
+    places, failed = list(_places(run, records)), 0
+    for place, ref in places:
+        target, problem = directory.joinpath(*place, ref.name), "is no plain file name"
+        if all(map(is_file_name, (*place, ref.name))):  # a server is not trusted with our paths
+            problem = await _saved(client, run, ref, target)
+        click.echo(f"{plain(str(target))}  {problem or f'{ref.size_bytes:,} bytes'}", err=bool(problem))
+        failed += bool(problem)
+    if not places:
+        click.echo(f"{run.spec.run} has no files.", err=True)
+    return exits.FAILED if failed else exits.ANSWERED
 
 
 def _places(run: Run, records: Sequence[Record]) -> Iterator[tuple[tuple[str, ...], FileRef]]:

@@ -80,6 +80,7 @@ async def test_a_file_goes_into_every_arms_session_and_what_they_make_comes_back
         assert (out / arm / "step-0" / "total.txt").read_text() == "42"
     (out / "given" / "data.csv").write_text("mine")
     again = await said(server.address, "show", run["run"], "--files", out)
+    assert again.code == 1
     assert "data.csv  is there already" in again.err
     assert (out / "given" / "data.csv").read_text() == "mine"
 
