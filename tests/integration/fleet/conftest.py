@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import pytest
 import ray
@@ -20,6 +24,7 @@ from heavy.store.redis import RedisStore, connect
 from workers.fleet import placement
 from workers.fleet.served import ServedProfiles
 
+from tests_support.ray_head import TRIES
 from tests_support.servers import StoreServer
 from tests_support.up import PROFILES, processes_below
 from tests_support.waiting import until
@@ -30,6 +35,33 @@ RAY_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_raylet_start_wait_time_s": "120",
 }
+HEAD: Final = {
+    "num_cpus": 2,
+    "num_gpus": 0,
+    "include_dashboard": False,
+    "object_store_memory": 100 << 20,
+    "wait": False,
+}
+
+T = TypeVar("T")
+
+
+def patiently(start: Callable[[], T]) -> T:
+    """What `start` gives, tried again: Ray gives its daemons 30 s, which a busy machine can exceed.
+
+    The daemons of a try that failed are ended.
+    """
+    for left in reversed(range(TRIES)):
+        before = processes_below(os.getpid())
+        try:
+            return start()
+        except Exception:  # Ray's word for it has no class of its own
+            for pid in processes_below(os.getpid()) - before:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if not left:
+                raise
+    raise AssertionError("no try was made")
 
 
 @dataclass
@@ -41,7 +73,8 @@ class Nodes:
 
     def add(self, gpus: int = 8, **resources: float) -> Any:
         """One more node."""
-        node = self.cluster.add_node(num_cpus=2, num_gpus=gpus, resources=resources or None)
+        add = partial(self.cluster.add_node, wait=False)
+        node = patiently(lambda: add(num_cpus=2, num_gpus=gpus, resources=resources or None))
         self.present.append(node)
         return node
 
@@ -77,8 +110,7 @@ def nodes() -> Iterator[Nodes]:
     patch = pytest.MonkeyPatch()
     for name, value in RAY_ENVIRONMENT.items():
         patch.setenv(name, value)
-    head = {"num_cpus": 2, "num_gpus": 0, "include_dashboard": False, "object_store_memory": 100 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=HEAD))
     ray.init(address=cluster.address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
     yield Nodes(cluster)
     ray.shutdown()
