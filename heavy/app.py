@@ -76,7 +76,7 @@ async def serving(
         metrics = RunMetrics(registry, (*tool_names, *TRACE_TOOLS))
         service = CoordinatorService(parts, policies, settings, metrics, tracing, owner)
         fleet = FleetMetrics(registry, profiles.by_name, settings.served_names)
-        lookout = Lookout(store.directory, profiles, fleet, settings.metrics_interval_s)
+        lookout = Lookout(store, profiles, fleet, settings.metrics_interval_s)
         rpc = RpcServer(service, settings, tracing, cache, FleetAdmin(store))
         gateway = Gateway(settings, registry, ready=lambda: rpc.ready, coordinator=service)
         try:

@@ -69,6 +69,12 @@ class Settings(BaseSettings):
     checkpoint_s: Seconds = 30.0
     generation_silence_s: Seconds = 120.0
     """How long an engine may send nothing at all before the generation is given up."""
+    route_wait_s: Annotated[float, Field(ge=0)] = 20.0
+    """How long a generation may wait for the replica that holds its prompt while another one has room."""
+    route_lead_s: Annotated[float, Field(ge=0)] = 30.0
+    """How long an arm may wait for another one of its run that prefills the prompt they share; 0: never."""
+    reservation_ttl_s: Seconds = 15.0
+    """How long KV memory stays reserved for the generations of a runner that died."""
 
     engine_log_dir: str = ""
     """A directory, on each node, for all that its engines say: at most two files of 64 MB an engine, for a

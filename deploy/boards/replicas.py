@@ -58,6 +58,19 @@ REPLICAS = Row(
             needs="an engine reports its KV cache",
         ),
         Panel(
+            "KV cache reserved",
+            "What runners have reserved for generations on it, over what it holds: prompts, and a part of "
+            "what may be said. Near 1 further generations go elsewhere or wait.",
+            "percentunit",
+            (
+                Query(
+                    f"{load(names.METRIC_REPLICA_KV_RESERVED)} / ({load(names.METRIC_REPLICA_KV_MAX)} > 0)",
+                    "{{replica}}",
+                ),
+            ),
+            needs="an engine reports its KV cache",
+        ),
+        Panel(
             "Generations running",
             "By the engine's own report, a few seconds old.",
             "short",
@@ -93,6 +106,20 @@ THROUGHPUT = Row(
                 Query(seen(names.METRIC_QUEUE_NOW, "profile", **CHOSEN), "{{profile}} now"),
                 Query(quantile(0.95, names.METRIC_QUEUE_SECONDS, "profile", **CHOSEN), "{{profile}} p95"),
             ),
+        ),
+        Panel(
+            "Generations, by why they went where they went",
+            "idle: nothing of the prompt counted for more; affinity: their prompt was there; lead and "
+            "follow: arms that share a long prompt; moved: waiting there would have cost more; failover: "
+            "a replica was lost. Much moved: more replicas, or fewer slots.",
+            "suffix:/min",
+            (
+                Query(
+                    f"60 * {rate(names.METRIC_PLACEMENTS, 'profile, reason', **CHOSEN)}",
+                    "{{profile}} {{reason}}",
+                ),
+            ),
+            "stack",
         ),
         Panel(
             "Trajectories that failed with an engine",

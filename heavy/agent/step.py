@@ -183,6 +183,7 @@ def _generation(finished: Finished, turn: Turn, request: GenerationRequest, spen
         request_id=finished.request_id or request.request_id,
         timing=finished.timing,
         repairs=turn.repairs,
+        placed=finished.placed,
     )
 
 

@@ -44,10 +44,11 @@ from heavy.core.ledger import NOTHING_SPENT
 from heavy.core.messages import FinishReason, Message, Role
 from heavy.core.policy import ContextPolicy
 from heavy.core.records import Event, LifecycleRecord, ToolResultRecord
-from heavy.core.runs import Outcome, OutcomeKind, TrajectorySpec
+from heavy.core.runs import Outcome, OutcomeKind, TrajectoryRole, TrajectorySpec
 from heavy.profiles.schema import Profile
 from heavy.prompts import render
 from heavy.replicas.api import GenerationRequest, Replica
+from heavy.replicas.openai_json import estimated_prompt_tokens
 from heavy.tools.text import clip
 from heavy.tools.toolset import Toolset
 
@@ -125,7 +126,9 @@ class Trajectory:
         self._generations = 0
         self._empty = 0
         self._tool_calls = 0
-        self._warm_replica = ""
+        self._replica_named = spec.prefer_replica
+        """Where it was last, or is to begin."""
+        self._opening_tokens = 0
         self._answer_so_far = ""
         self._spend = NOTHING_SPENT
         self._forced_at_s = self._over_at_s = 0.0
@@ -353,6 +356,7 @@ class Trajectory:
             least_tokens=self._completion_tokens_min(),
             last=last,
         )
+        prompt_tokens = self._expected_prompt_tokens(fit)
         request = GenerationRequest(
             request_id=name,
             profile=self._profile.name,
@@ -363,7 +367,10 @@ class Trajectory:
             deadline_ms=spec.deadline_ms,
             tool_choice=tool_choice,
             strict_calls=tool_choice == "required" or self._profile.constrained_calls == "always",
-            prefer_replica=self._warm_replica,
+            prefer_replica=self._replica_named,
+            prompt_tokens=prompt_tokens,
+            group=f"{spec.run}-{spec.role}",
+            opening_tokens=self._opening_tokens,
             traceparent=spec.traceparent,
         )
         scope = StepScope(spec, self._profile, self._meter, self._limits, number, self._calls_left())
@@ -376,8 +383,16 @@ class Trajectory:
                 await self._book(name, progress)
             raise
         await self._book(name, progress)
-        self._warm_replica = result.replica
+        self._replica_named = result.replica
         return result
+
+    def _expected_prompt_tokens(self, fit: Fit) -> int:
+        """What routing goes by. The first prompt is the opening, which all arms of the run share."""
+        if self._generations:
+            return fit.prompt_tokens
+        estimate = min(fit.prompt_tokens, estimated_prompt_tokens(fit.messages, self._tools))
+        self._opening_tokens = estimate if self._spec.role is TrajectoryRole.ARM else 0
+        return estimate
 
     async def _book(self, name: str, progress: Progress) -> None:
         spend = progress.spend(self._meter)
@@ -402,6 +417,8 @@ class Trajectory:
         usage, turn = result.usage, result.message
         if result.moved:
             return
+        if self._generations == 1 and self._opening_tokens:
+            self._opening_tokens = usage.prompt or self._opening_tokens
         self._window.learn(messages, usage.prompt)
         if usage.prompt and usage.output and says_something(turn):
             overhead = _TURN_OVERHEAD_TOKENS * (1 + len(turn.tool_calls))

@@ -208,9 +208,11 @@ def _kv(info: ReplicaInfo, wide: bool) -> Text:
     if not info.kv_tokens_max:
         return Text("-", style="dim")
     share = min(1.0, info.kv_tokens_used / info.kv_tokens_max)
+    reserved = min(9.99, info.kv_tokens_reserved / info.kv_tokens_max)
     style = "red" if share > 0.9 else "yellow" if share > 0.7 else "green"
     bar = f"{'█' * round(share * BAR_COLUMNS):<{BAR_COLUMNS}} " if wide else ""
-    return Text.assemble((bar, style), (f"{share:.0%}", style))
+    more = (f" ({reserved:.0%} reserved)", "dim") if wide and reserved else ""
+    return Text.assemble((bar, style), (f"{share:.0%}", style), more)
 
 
 def _runners(listing: FleetListing) -> RenderableType:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from heavy.core.errors import ConfigError, FieldViolation, InvalidRequest, NotFound
-from heavy.core.fleet import Failures, FleetListing, ProfileChange, Served, Wanted
+from heavy.core.fleet import Failures, FleetListing, ProfileChange, ReplicaInfo, Served, Wanted
 from heavy.profiles.loader import parse_profile
 from heavy.profiles.schema import Profile
-from heavy.store.api import Store
+from heavy.store.api import Reservations, Store
 
 REPLICAS_MAX = 64
 
@@ -24,7 +25,8 @@ class FleetAdmin:
         directory, fleet = self._store.directory, self._store.fleet
         failures = {one.profile: one for one in await fleet.failures()}
         served = tuple(served_of(one, failures.get(one.profile)) for one in await fleet.wanted())
-        return FleetListing(await directory.replicas(), await directory.runners(), served)
+        replicas = await with_reserved(self._store.reservations, await directory.replicas())
+        return FleetListing(replicas, await directory.runners(), served)
 
     async def log(self, replica: str) -> tuple[str, ...]:
         """The last lines of a replica's engine. Raises `NotFound`."""
@@ -54,6 +56,12 @@ class FleetAdmin:
             return _changed(before, asked, profile)
 
         return served_of(await self._store.fleet.change(asked.profile, change), None)
+
+
+async def with_reserved(reservations: Reservations, infos: Sequence[ReplicaInfo]) -> tuple[ReplicaInfo, ...]:
+    """Replicas with what is reserved of each. Raises `StoreUnavailable`."""
+    held = await reservations.held([info.replica for info in infos])
+    return tuple(replace(info, kv_tokens_reserved=held[info.replica].tokens) for info in infos)
 
 
 def served_of(wanted: Wanted, failures: Failures | None) -> Served:

@@ -6,11 +6,12 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
+from heavy.coordinator.fleet import with_reserved
 from heavy.core import clock
 from heavy.core.errors import HeavyError
 from heavy.core.fleet import ReplicaInfo, RunnerInfo
 from heavy.profiles.loader import ProfileBook
-from heavy.store.api import Directory
+from heavy.store.api import Store
 from heavy.telemetry.fleet import FleetMetrics, FleetSight, ReplicaSight
 
 logger = logging.getLogger(__name__)
@@ -19,10 +20,8 @@ logger = logging.getLogger(__name__)
 class Lookout:
     """Shows the fleet to its metrics, once every `interval_s`. `start` and `stop` are idempotent."""
 
-    def __init__(
-        self, directory: Directory, profiles: ProfileBook, metrics: FleetMetrics, interval_s: float
-    ) -> None:
-        self._directory = directory
+    def __init__(self, store: Store, profiles: ProfileBook, metrics: FleetMetrics, interval_s: float) -> None:
+        self._store = store
         self._profiles = profiles
         self._metrics = metrics
         self._interval_s = interval_s
@@ -49,9 +48,10 @@ class Lookout:
     async def _look(self) -> None:
         asked_s = clock.monotonic_s()
         try:
-            replicas = await self._directory.replicas()
+            found = await self._store.directory.replicas()
             took_s = clock.monotonic_s() - asked_s
-            runners = await self._directory.runners()
+            replicas = await with_reserved(self._store.reservations, found)
+            runners = await self._store.directory.runners()
         except HeavyError as error:
             logger.warning("could not look who is there: %s", error)
             self._metrics.saw_nothing()
@@ -77,6 +77,7 @@ class Lookout:
             slots=info.in_flight_max,
             kv_tokens_used=info.kv_tokens_used,
             kv_tokens_max=info.kv_tokens_max,
+            kv_tokens_reserved=info.kv_tokens_reserved,
             gpus=gpus,
             usd_per_hour=gpus * profile.prices.usd_per_gpu_hour if profile else 0.0,
         )

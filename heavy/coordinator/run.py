@@ -15,6 +15,7 @@ from heavy.coordinator.fanout import FanOut, Gathered
 from heavy.coordinator.lease import kept
 from heavy.coordinator.left_open import left_open, told
 from heavy.coordinator.plan import alone, arm_spec, arms_deadline_ms, nothing_usable
+from heavy.coordinator.proposal import proposed
 from heavy.coordinator.tally import ledger_of, outcomes_of
 from heavy.core import clock
 from heavy.core.errors import ConfigError, HeavyError, LeaseLost, StoreUnavailable
@@ -111,10 +112,11 @@ class RunExecution:
         policy, profiles = self._spec.policy, self._parts.profiles
         if policy.arms_from is not None:
             return await self._take_over(policy.arms_from)
-        specs = [
+        arms = [
             arm_spec(self._spec, index, profiles.get(name), self._epoch)
             for index, name in enumerate(policy.members.arms)
         ]
+        specs = await proposed(self._parts.store, profiles, arms)
         gathered = await self._gather(policy, specs, arms_deadline_ms(self._spec))
         await self._note(f"{ARMS_ENDED}{gathered.stopped}")
         return gathered.outcomes

@@ -54,6 +54,8 @@ class ReplicaInfo:
     """Since when it has been in this state."""
     given_up: bool = False
     """It failed and will not come back by itself: its controller replaces it."""
+    kv_tokens_reserved: int = 0
+    """What generations have reserved of it. The store knows; a replica does not announce it."""
 
 
 @dataclass(frozen=True, slots=True)

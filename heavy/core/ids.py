@@ -70,6 +70,12 @@ def run_of(request_id: str) -> RunId:
     return RunId(f"run-{request_id.partition('-')[0]}")
 
 
+def trajectory_of(request_id: str) -> str:
+    """What the ids of one trajectory's generations have in common; of any other text, all of it."""
+    return _STEP.sub("", request_id)
+
+
+_STEP = re.compile(r"-[0-9a-f]{6}-[0-9a-f]{2}$")
 _ATTEMPT = re.compile(r"-[0-9a-f]{2}$")
 
 

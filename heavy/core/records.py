@@ -38,6 +38,8 @@ class GenerationRecord:
     timing: GenerationTiming
     repairs: tuple[str, ...] = ()
     """What had to be mended in its tool calls, by name; empty for a clean generation."""
+    placed: str = ""
+    """Why it was generated on that replica: `idle`, `affinity`, `lead`, `follow`, `moved` or `failover`."""
     kind: Literal["generation"] = "generation"
 
 

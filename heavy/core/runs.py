@@ -111,6 +111,8 @@ class TrajectorySpec:
     context_keep_last: int = KEEP_LAST
     files: tuple[FileRef, ...] = ()
     """The caller's files, which stand in its tools' working directory."""
+    prefer_replica: str = ""
+    """Where the coordinator would begin it. Its runner decides, before each step."""
 
 
 class OutcomeKind(StrEnum):

@@ -89,6 +89,22 @@ class RequestSection(_Part):
     """More fields, such as chat_template_kwargs = { thinking = true }."""
 
 
+class RoutingSection(_Part):
+    """What routing assumes of this model on its hardware, until generations have shown it better."""
+
+    prefill_tokens_per_s: Annotated[float, Field(gt=0)] = 10_000.0
+    tokens_per_s: Annotated[float, Field(gt=0)] = 100.0
+    """What one stream alone is generated at."""
+    output_tokens: Positive = 500
+    """How long a usual generation is."""
+    crowding: Annotated[float, Field(ge=0)] = 1.0
+    """How much longer a token takes on a full replica: 1.0 is twice as long as on an idle one."""
+    output_tokens_reserved: Positive = 4_096
+    """KV memory that is reserved for what a generation may say, where its cap is not lower."""
+    kv_tokens_max: Annotated[int, Field(ge=0)] = 0
+    """KV memory of one replica that generations may reserve. 0: what its engine reports."""
+
+
 class SamplingPreset(_Part):
     """Sampling of one role."""
 
@@ -226,6 +242,7 @@ class Profile(_Part):
     serve: ServeSection = ServeSection()
     remote: RemoteSection | None = None
     request: RequestSection = RequestSection()
+    routing: RoutingSection = RoutingSection()
     sampling: SamplingSection = SamplingSection()
     limits: LimitsSection = LimitsSection()
     agent: AgentSection = AgentSection()

@@ -19,7 +19,7 @@ class GenerationRequest:
     `request_id` is the engine-side id (see `heavy.core.ids.request_id`); `tokens_max` the completion cap;
     `tool_choice` "auto", "none" or "required" (a call, under a grammar where the server has one);
     `strict_calls` asks for a grammar that holds the arguments of every call to their schema, where the server
-    knows of one; `prefer_replica` where the prefix is warm.
+    knows of one; `prefer_replica` where it had better go, if it makes no difference to the router.
     """
 
     request_id: str
@@ -36,6 +36,11 @@ class GenerationRequest:
     said_content: str = ""
     """What a lost replica had said already: the generation goes on from there. See `Replica.continues`."""
     prefer_replica: str = ""
+    prompt_tokens: int = 0
+    """How long the prompt is, as far as its sender knows; 0: it does not."""
+    group: str = ""
+    opening_tokens: int = 0
+    """Every generation of the group begins with the same so many tokens."""
     traceparent: str = ""
 
 
@@ -72,6 +77,8 @@ class Finished:
     timing: GenerationTiming
     request_id: str = ""
     """The engine-side id it was generated under: another attempt's than asked for after a failover."""
+    placed: str = ""
+    """Why it was generated there: a `heavy.replicas.cost.Reason`; empty where there was no choice to make."""
 
 
 GenerationEvent = TextDelta | Finished

@@ -14,7 +14,7 @@ from heavy.core.errors import StoreUnavailable
 from heavy.core.fleet import ReplicaInfo
 from heavy.profiles.schema import Profile
 from heavy.replicas.api import Replica
-from heavy.replicas.breaker import Breaker
+from heavy.replicas.breaker import Breaker, BreakerState
 from heavy.replicas.client import HttpReplica
 from heavy.replicas.http import Endpoint, HttpPool
 
@@ -55,21 +55,19 @@ class Known:
     in_flight: int = 0
 
     @property
-    def has_room(self) -> bool:
-        """Whether it may be given one more generation now."""
-        ready = self.info.state == READY and self.breaker.admits
-        return ready and self.in_flight < self.info.in_flight_max
+    def works(self) -> bool:
+        """Whether it may be expected to answer, with or without room."""
+        return self.info.state == READY and self.breaker.state is not BreakerState.OPEN
 
     @property
-    def fullness(self) -> float:
-        """0 when idle, 1 when full: in flight over its limit, or its KV use where that is more.
+    def admits(self) -> bool:
+        """Whether it may be given a generation now, if it has room."""
+        return self.info.state == READY and self.breaker.admits
 
-        What it reports (running and waiting, ours included, up to a few seconds old) counts where it is more
-        than what we know ourselves.
-        """
-        busy = max(self.in_flight, self.info.running + self.info.waiting) / self.info.in_flight_max
-        kv = self.info.kv_tokens_used / self.info.kv_tokens_max if self.info.kv_tokens_max else 0.0
-        return max(busy, kv)
+    @property
+    def process(self) -> tuple[object, ...]:
+        """What tells it from another process under the same name, which holds nothing of what it does."""
+        return self.info.replica, *_process(self.info)
 
 
 class ReplicaRegistry:

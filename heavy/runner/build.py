@@ -14,9 +14,10 @@ from heavy.core.runs import TrajectorySpec
 from heavy.core.tools import ToolSpec
 from heavy.profiles.loader import ProfileBook, load_profiles
 from heavy.replicas.api import Replica
+from heavy.replicas.holds import KvHolds
 from heavy.replicas.http import HttpPool
 from heavy.replicas.registry import ReplicaRegistry
-from heavy.replicas.router import RoutedReplica
+from heavy.replicas.router import RoutedReplica, RoutingLimits
 from heavy.runner.deltas import Deltas
 from heavy.runner.host import TrajectoryHost
 from heavy.runner.journal import StoreJournal
@@ -43,6 +44,7 @@ class RunnerParts:
 
     host: TrajectoryHost
     router: RoutedReplica
+    holds: KvHolds
     store: Store
     tools: ToolBox
     pool: HttpPool
@@ -53,6 +55,7 @@ class RunnerParts:
         """Cut what is under way, then close everything, what was opened last first."""
         await self.host.stop()
         await self.deltas.stop()
+        await self.holds.close()
         await self.pool.close()
         await self.tools.close()
         await self.store.close()
@@ -73,7 +76,10 @@ async def open_runner(settings: Settings) -> RunnerParts:
     registry = ReplicaRegistry.over_http(
         store.directory, profiles, pool, silence_s=settings.generation_silence_s
     )
-    router = RoutedReplica(registry)
+    holds = KvHolds(store.reservations, settings.reservation_ttl_s)
+    router = RoutedReplica(
+        registry, routing_limits_of(settings), holds, lambda profile: profiles.get(profile).routing
+    )
     replica = TracedReplica(router, tracing, profiles.by_name)
     deltas = Deltas(store.log, settings.delta_interval_ms / 1000)
     deltas.start()
@@ -87,7 +93,7 @@ async def open_runner(settings: Settings) -> RunnerParts:
         lease_s=settings.lease_s,
         redact=redact,
     )
-    return RunnerParts(host, router, store, tools, pool, deltas, tracing)
+    return RunnerParts(host, router, holds, store, tools, pool, deltas, tracing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +152,8 @@ def cache_secret_of(settings: Settings) -> bytes:
 def limits_of(settings: Settings) -> AgentLimits:
     """The agent's bounds, as far as settings say; profiles have the last word."""
     return AgentLimits(checkpoint_tokens=settings.checkpoint_tokens, checkpoint_s=settings.checkpoint_s)
+
+
+def routing_limits_of(settings: Settings) -> RoutingLimits:
+    """How long places on replicas are waited for, as far as settings say."""
+    return RoutingLimits(wait_max_s=settings.route_wait_s, lead_max_s=settings.route_lead_s)

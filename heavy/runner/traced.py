@@ -115,6 +115,7 @@ def _finished(span: Span, event: Finished) -> None:
         {
             names.RESPONSE_MODEL: event.model,
             names.REPLICA: event.replica,
+            names.PLACED: event.placed,
             names.FINISH_REASONS: (event.finish_reason.value,),
             names.INPUT_TOKENS: event.usage.prompt,
             names.CACHED_TOKENS: event.usage.cached,

@@ -6,9 +6,11 @@ its lease: whoever holds another epoch, or none, gets `LeaseLost` and stops writ
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from heavy.core.calling import CallerCall, CallerResult, Receipt, Withdrawn
@@ -71,6 +73,54 @@ class Amount:
 
     tokens: int
     cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class KvClaim:
+    """What one generation may occupy of a replica's KV memory, in tokens.
+
+    `shared_tokens` are the opening that the generations of a group begin with: they are there once, however
+    many do. `own_tokens` come on top. `fresh_tokens` the replica has to prefill before its first word.
+    `leads`: the opening is among these, and whoever else wants it here had better wait for that.
+    """
+
+    replica: str
+    holder: str
+    """The generation's engine-side id: no two attempts have the same."""
+    group: str
+    """A word, without blanks."""
+    shared_tokens: int
+    own_tokens: int
+    fresh_tokens: int
+    leads: bool = False
+
+
+class Taken(StrEnum):
+    """What became of a claim."""
+
+    HELD = "ok"
+    WARM = "warm"
+    """Held, and it need not lead: the opening is there."""
+    FULL = "full"
+    """It would not fit beside what is held."""
+    LED = "led"
+    """Somebody else is prefilling the group's opening there just now."""
+
+
+@dataclass(frozen=True, slots=True)
+class KvHeld:
+    """What generations hold of one replica. The young ones its last load report may not know yet."""
+
+    tokens: int = 0
+    generations: int = 0
+    young_tokens: int = 0
+    young_generations: int = 0
+    ahead_tokens: int = 0
+    """What it still has to prefill for others than the group that was asked about."""
+    warm_tokens: int = 0
+    """How long an opening of that group it holds."""
+    led: bool = False
+    """Whether it is prefilling one."""
 
 
 class RunLog(Protocol):
@@ -182,6 +232,43 @@ class Budgets(Protocol):
 
     async def spent(self, run: RunId) -> Amount:
         """What is booked so far."""
+        ...
+
+
+class Reservations(Protocol):
+    """KV memory of replicas, reserved by every generation before it begins and returned after it.
+
+    Over all processes, what is held of a replica never exceeds what it has. Reservations expire unless they
+    are kept, so a dead process leaks nothing; returning one touches no other.
+    """
+
+    async def held(
+        self, replicas: Sequence[str], *, group: str = "", report_age_s: float = 0.0
+    ) -> Mapping[str, KvHeld]:
+        """What is held of each replica, as seen by `group`; younger than `report_age_s` counts as young."""
+        ...
+
+    async def take(self, claim: KvClaim, *, kv_tokens_max: int, generations_max: int, ttl_s: float) -> Taken:
+        """Reserve for `ttl_s`, or say why not. `kv_tokens_max` 0: nobody knows how much there is.
+
+        A claim that is larger than all there is is let in where nobody else is.
+        """
+        ...
+
+    async def began(self, claim: KvClaim, *, warm_s: float) -> None:
+        """Its prompt is prefilled; the opening is taken to be there for `warm_s`. Who waits is told."""
+        ...
+
+    async def keep(self, replica: str, holders: Sequence[str], *, ttl_s: float) -> None:
+        """Hold on to what is still held for another `ttl_s`."""
+        ...
+
+    async def give_back(self, claim: KvClaim) -> None:
+        """Return a reservation. Twice, or after it has expired, changes nothing."""
+        ...
+
+    def listening(self, group: str) -> AbstractContextManager[asyncio.Event]:
+        """Within it, the event is set at first and whenever who led the group has begun or given up."""
         ...
 
 
@@ -361,6 +448,8 @@ class Store(Protocol):
     def leases(self) -> Leases: ...
     @property
     def budgets(self) -> Budgets: ...
+    @property
+    def reservations(self) -> Reservations: ...
     @property
     def control(self) -> ControlChannel: ...
     @property

@@ -102,6 +102,11 @@ def fleet_log(replica: str) -> str:
     return f"{PREFIX}replica-log:{replica}"
 
 
+def kv_key(replica: str) -> str:
+    """Hash: which generations hold how much of a replica's KV memory. All of them share a cluster slot."""
+    return f"{PREFIX}{{kv}}:{replica}"
+
+
 def request_key(tenant: str, request_id: str) -> str:
     """Where the run that a caller's request_id created is noted; neither part can run into the other."""
     digest = hashlib.blake2b(f"{len(tenant)}:{tenant}:{request_id}".encode(), digest_size=20).hexdigest()

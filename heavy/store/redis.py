@@ -18,6 +18,7 @@ from heavy.store.hints import Hints
 from heavy.store.leases import RedisLeases
 from heavy.store.link import WATCHERS_MAX, Link
 from heavy.store.log import RedisRunLog
+from heavy.store.reservations import RedisReservations
 
 VERSION_MIN = 7
 
@@ -33,6 +34,7 @@ class RedisStore:
         self._hints = Hints(link)
         self.control = RedisControl(link, self._hints)
         self.exchange = RedisExchange(link, self._hints)
+        self.reservations = RedisReservations(link, self._hints)
         self.directory = RedisDirectory(link)
         self.fleet = RedisFleet(link)
         self.files = RedisFiles(link, files_bytes_max)

@@ -35,6 +35,7 @@ class ReplicaSight:
     slots: int
     kv_tokens_used: int
     kv_tokens_max: int
+    kv_tokens_reserved: int
     gpus: int
     usd_per_hour: float
 
@@ -153,6 +154,7 @@ def _loads(replicas: tuple[ReplicaSight, ...]) -> Iterator[Metric]:
         (names.METRIC_REPLICA_WAITING, "Generations waiting in the engine.", "waiting"),
         (names.METRIC_REPLICA_SLOTS, "Generations it takes at once.", "slots"),
         (names.METRIC_REPLICA_KV_USED, "KV cache in use, in tokens.", "kv_tokens_used"),
+        (names.METRIC_REPLICA_KV_RESERVED, "KV reserved for generations, in tokens.", "kv_tokens_reserved"),
         (names.METRIC_REPLICA_KV_MAX, "KV cache there is, in tokens; 0 if not told.", "kv_tokens_max"),
         (names.METRIC_REPLICA_GPUS, "GPUs it holds while it is there, used or not.", "gpus"),
         (names.METRIC_REPLICA_USD, "What its GPUs cost an hour, used or not.", "usd_per_hour"),

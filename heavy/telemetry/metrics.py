@@ -50,7 +50,8 @@ class RunMetrics:
 
     def __init__(self, registry: CollectorRegistry, tools: Iterable[str]) -> None:
         self._tools = frozenset(tools)
-        self._reasons, self._refusals, self._tenants = Values(), Values(), Values(most=1_000)
+        self._reasons, self._refusals, self._placed = Values(), Values(), Values()
+        self._tenants = Values(most=1_000)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
@@ -99,6 +100,9 @@ class RunMetrics:
         )
         self._queue_s = histogram(
             names.METRIC_QUEUE_SECONDS, "Time waited for a replica.", SHORT_BUCKETS_S, "profile"
+        )
+        self._placements = counter(
+            names.METRIC_PLACEMENTS, "Generations, by why they went to their replica.", "profile", "reason"
         )
         self._tokens = counter(names.METRIC_TOKENS, "Tokens, by kind.", "kind", "tenant", "profile")
         self._cost = counter(names.METRIC_COST_USD, "Money spent.", "tenant", "profile")
@@ -184,6 +188,7 @@ class RunMetrics:
         self._generation_s.labels(profile).observe(timing.first_token_s + timing.decode_s)
         self._first_s.labels(profile).observe(timing.first_token_s)
         self._queue_s.labels(profile).observe(timing.queue_s)
+        self._placements.labels(profile, self._placed.of(body.placed or "unknown")).inc()
         if (further := body.spend.tokens_output - 1) > 0:
             self._token_s.labels(profile).observe(timing.decode_s / further)
         if body.message.tool_calls and not body.repairs:

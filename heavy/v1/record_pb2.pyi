@@ -77,7 +77,7 @@ class Record(_message.Message):
     def __init__(self, number: _Optional[int] = ..., trajectory_id: _Optional[str] = ..., step: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., generation: _Optional[_Union[Generation, _Mapping]] = ..., partial_generation: _Optional[_Union[PartialGeneration, _Mapping]] = ..., tool_intent: _Optional[_Union[ToolIntent, _Mapping]] = ..., tool_result: _Optional[_Union[ToolResult, _Mapping]] = ..., lifecycle: _Optional[_Union[Lifecycle, _Mapping]] = ...) -> None: ...
 
 class Generation(_message.Message):
-    __slots__ = ("message", "finish_reason", "spend", "replica_id", "model", "engine_request_id", "queue_s", "first_token_s", "decode_s", "repairs")
+    __slots__ = ("message", "finish_reason", "spend", "replica_id", "model", "engine_request_id", "queue_s", "first_token_s", "decode_s", "repairs", "placed")
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     SPEND_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +88,7 @@ class Generation(_message.Message):
     FIRST_TOKEN_S_FIELD_NUMBER: _ClassVar[int]
     DECODE_S_FIELD_NUMBER: _ClassVar[int]
     REPAIRS_FIELD_NUMBER: _ClassVar[int]
+    PLACED_FIELD_NUMBER: _ClassVar[int]
     message: _policy_pb2.Message
     finish_reason: FinishReason
     spend: _run_pb2.Spend
@@ -98,7 +99,8 @@ class Generation(_message.Message):
     first_token_s: float
     decode_s: float
     repairs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, message: _Optional[_Union[_policy_pb2.Message, _Mapping]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., spend: _Optional[_Union[_run_pb2.Spend, _Mapping]] = ..., replica_id: _Optional[str] = ..., model: _Optional[str] = ..., engine_request_id: _Optional[str] = ..., queue_s: _Optional[float] = ..., first_token_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., repairs: _Optional[_Iterable[str]] = ...) -> None: ...
+    placed: str
+    def __init__(self, message: _Optional[_Union[_policy_pb2.Message, _Mapping]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., spend: _Optional[_Union[_run_pb2.Spend, _Mapping]] = ..., replica_id: _Optional[str] = ..., model: _Optional[str] = ..., engine_request_id: _Optional[str] = ..., queue_s: _Optional[float] = ..., first_token_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., repairs: _Optional[_Iterable[str]] = ..., placed: _Optional[str] = ...) -> None: ...
 
 class PartialGeneration(_message.Message):
     __slots__ = ("message", "tokens_output", "reason", "spend")

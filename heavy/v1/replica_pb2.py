@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16heavy/v1/replica.proto\x12\x08heavy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x15\n\x13ListReplicasRequest\"\xbf\x02\n\x07Replica\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x10\n\x08\x62\x61se_url\x18\x07 \x01(\t\x12\x0f\n\x07running\x18\x08 \x01(\x05\x12\x0f\n\x07waiting\x18\t \x01(\x05\x12\x15\n\rin_flight_max\x18\n \x01(\x05\x12\x16\n\x0ekv_tokens_used\x18\x0b \x01(\x03\x12\x15\n\rkv_tokens_max\x18\x0c \x01(\x03\x12\x0b\n\x03pid\x18\r \x01(\x05\x12\r\n\x05nodes\x18\x0e \x03(\t\x12\x10\n\x08revision\x18\x0f \x01(\t\x12)\n\x05since\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"c\n\x06Runner\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12\x11\n\tin_flight\x18\x02 \x01(\x05\x12\x15\n\rin_flight_max\x18\x03 \x01(\x05\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\x0f\n\x07sandbox\x18\x05 \x01(\t\"\xa7\x01\n\rServedProfile\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x10\n\x08replicas\x18\x02 \x01(\x05\x12\x14\n\x0creplicas_min\x18\x03 \x01(\x05\x12\x14\n\x0creplicas_max\x18\x04 \x01(\x05\x12\x10\n\x08revision\x18\x05 \x01(\t\x12\x10\n\x08\x66\x61ilures\x18\x06 \x01(\x05\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x13\n\x0bquarantined\x18\x08 \x01(\x08\"\x89\x01\n\x14ListReplicasResponse\x12#\n\x08replicas\x18\x01 \x03(\x0b\x32\x11.heavy.v1.Replica\x12!\n\x07runners\x18\x02 \x03(\x0b\x32\x10.heavy.v1.Runner\x12)\n\x08profiles\x18\x03 \x03(\x0b\x32\x17.heavy.v1.ServedProfile\"*\n\x14GetReplicaLogRequest\x12\x12\n\nreplica_id\x18\x01 \x01(\t\"&\n\x15GetReplicaLogResponse\x12\r\n\x05lines\x18\x01 \x03(\t\")\n\x13\x44rainReplicaRequest\x12\x12\n\nreplica_id\x18\x01 \x01(\t\"@\n\x14\x44rainReplicaResponse\x12(\n\x07profile\x18\x01 \x01(\x0b\x32\x17.heavy.v1.ServedProfile\"\x9c\x01\n\x14UpdateProfileRequest\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x12\n\ndefinition\x18\x02 \x01(\t\x12\x15\n\x08replicas\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0creplicas_max\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x0f\n\x07restart\x18\x05 \x01(\x08\x42\x0b\n\t_replicasB\x0f\n\r_replicas_max\"A\n\x15UpdateProfileResponse\x12(\n\x07profile\x18\x01 \x01(\x0b\x32\x17.heavy.v1.ServedProfile2\xd2\x02\n\x0eReplicaService\x12M\n\x0cListReplicas\x12\x1d.heavy.v1.ListReplicasRequest\x1a\x1e.heavy.v1.ListReplicasResponse\x12P\n\rGetReplicaLog\x12\x1e.heavy.v1.GetReplicaLogRequest\x1a\x1f.heavy.v1.GetReplicaLogResponse\x12M\n\x0c\x44rainReplica\x12\x1d.heavy.v1.DrainReplicaRequest\x1a\x1e.heavy.v1.DrainReplicaResponse\x12P\n\rUpdateProfile\x12\x1e.heavy.v1.UpdateProfileRequest\x1a\x1f.heavy.v1.UpdateProfileResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16heavy/v1/replica.proto\x12\x08heavy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x15\n\x13ListReplicasRequest\"\xdb\x02\n\x07Replica\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x10\n\x08\x62\x61se_url\x18\x07 \x01(\t\x12\x0f\n\x07running\x18\x08 \x01(\x05\x12\x0f\n\x07waiting\x18\t \x01(\x05\x12\x15\n\rin_flight_max\x18\n \x01(\x05\x12\x16\n\x0ekv_tokens_used\x18\x0b \x01(\x03\x12\x15\n\rkv_tokens_max\x18\x0c \x01(\x03\x12\x0b\n\x03pid\x18\r \x01(\x05\x12\r\n\x05nodes\x18\x0e \x03(\t\x12\x10\n\x08revision\x18\x0f \x01(\t\x12)\n\x05since\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12kv_tokens_reserved\x18\x11 \x01(\x03\"c\n\x06Runner\x12\x11\n\trunner_id\x18\x01 \x01(\t\x12\x11\n\tin_flight\x18\x02 \x01(\x05\x12\x15\n\rin_flight_max\x18\x03 \x01(\x05\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\x0f\n\x07sandbox\x18\x05 \x01(\t\"\xa7\x01\n\rServedProfile\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x10\n\x08replicas\x18\x02 \x01(\x05\x12\x14\n\x0creplicas_min\x18\x03 \x01(\x05\x12\x14\n\x0creplicas_max\x18\x04 \x01(\x05\x12\x10\n\x08revision\x18\x05 \x01(\t\x12\x10\n\x08\x66\x61ilures\x18\x06 \x01(\x05\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x13\n\x0bquarantined\x18\x08 \x01(\x08\"\x89\x01\n\x14ListReplicasResponse\x12#\n\x08replicas\x18\x01 \x03(\x0b\x32\x11.heavy.v1.Replica\x12!\n\x07runners\x18\x02 \x03(\x0b\x32\x10.heavy.v1.Runner\x12)\n\x08profiles\x18\x03 \x03(\x0b\x32\x17.heavy.v1.ServedProfile\"*\n\x14GetReplicaLogRequest\x12\x12\n\nreplica_id\x18\x01 \x01(\t\"&\n\x15GetReplicaLogResponse\x12\r\n\x05lines\x18\x01 \x03(\t\")\n\x13\x44rainReplicaRequest\x12\x12\n\nreplica_id\x18\x01 \x01(\t\"@\n\x14\x44rainReplicaResponse\x12(\n\x07profile\x18\x01 \x01(\x0b\x32\x17.heavy.v1.ServedProfile\"\x9c\x01\n\x14UpdateProfileRequest\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x12\n\ndefinition\x18\x02 \x01(\t\x12\x15\n\x08replicas\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0creplicas_max\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x0f\n\x07restart\x18\x05 \x01(\x08\x42\x0b\n\t_replicasB\x0f\n\r_replicas_max\"A\n\x15UpdateProfileResponse\x12(\n\x07profile\x18\x01 \x01(\x0b\x32\x17.heavy.v1.ServedProfile2\xd2\x02\n\x0eReplicaService\x12M\n\x0cListReplicas\x12\x1d.heavy.v1.ListReplicasRequest\x1a\x1e.heavy.v1.ListReplicasResponse\x12P\n\rGetReplicaLog\x12\x1e.heavy.v1.GetReplicaLogRequest\x1a\x1f.heavy.v1.GetReplicaLogResponse\x12M\n\x0c\x44rainReplica\x12\x1d.heavy.v1.DrainReplicaRequest\x1a\x1e.heavy.v1.DrainReplicaResponse\x12P\n\rUpdateProfile\x12\x1e.heavy.v1.UpdateProfileRequest\x1a\x1f.heavy.v1.UpdateProfileResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,25 +35,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTREPLICASREQUEST']._serialized_start=69
   _globals['_LISTREPLICASREQUEST']._serialized_end=90
   _globals['_REPLICA']._serialized_start=93
-  _globals['_REPLICA']._serialized_end=412
-  _globals['_RUNNER']._serialized_start=414
-  _globals['_RUNNER']._serialized_end=513
-  _globals['_SERVEDPROFILE']._serialized_start=516
-  _globals['_SERVEDPROFILE']._serialized_end=683
-  _globals['_LISTREPLICASRESPONSE']._serialized_start=686
-  _globals['_LISTREPLICASRESPONSE']._serialized_end=823
-  _globals['_GETREPLICALOGREQUEST']._serialized_start=825
-  _globals['_GETREPLICALOGREQUEST']._serialized_end=867
-  _globals['_GETREPLICALOGRESPONSE']._serialized_start=869
-  _globals['_GETREPLICALOGRESPONSE']._serialized_end=907
-  _globals['_DRAINREPLICAREQUEST']._serialized_start=909
-  _globals['_DRAINREPLICAREQUEST']._serialized_end=950
-  _globals['_DRAINREPLICARESPONSE']._serialized_start=952
-  _globals['_DRAINREPLICARESPONSE']._serialized_end=1016
-  _globals['_UPDATEPROFILEREQUEST']._serialized_start=1019
-  _globals['_UPDATEPROFILEREQUEST']._serialized_end=1175
-  _globals['_UPDATEPROFILERESPONSE']._serialized_start=1177
-  _globals['_UPDATEPROFILERESPONSE']._serialized_end=1242
-  _globals['_REPLICASERVICE']._serialized_start=1245
-  _globals['_REPLICASERVICE']._serialized_end=1583
+  _globals['_REPLICA']._serialized_end=440
+  _globals['_RUNNER']._serialized_start=442
+  _globals['_RUNNER']._serialized_end=541
+  _globals['_SERVEDPROFILE']._serialized_start=544
+  _globals['_SERVEDPROFILE']._serialized_end=711
+  _globals['_LISTREPLICASRESPONSE']._serialized_start=714
+  _globals['_LISTREPLICASRESPONSE']._serialized_end=851
+  _globals['_GETREPLICALOGREQUEST']._serialized_start=853
+  _globals['_GETREPLICALOGREQUEST']._serialized_end=895
+  _globals['_GETREPLICALOGRESPONSE']._serialized_start=897
+  _globals['_GETREPLICALOGRESPONSE']._serialized_end=935
+  _globals['_DRAINREPLICAREQUEST']._serialized_start=937
+  _globals['_DRAINREPLICAREQUEST']._serialized_end=978
+  _globals['_DRAINREPLICARESPONSE']._serialized_start=980
+  _globals['_DRAINREPLICARESPONSE']._serialized_end=1044
+  _globals['_UPDATEPROFILEREQUEST']._serialized_start=1047
+  _globals['_UPDATEPROFILEREQUEST']._serialized_end=1203
+  _globals['_UPDATEPROFILERESPONSE']._serialized_start=1205
+  _globals['_UPDATEPROFILERESPONSE']._serialized_end=1270
+  _globals['_REPLICASERVICE']._serialized_start=1273
+  _globals['_REPLICASERVICE']._serialized_end=1611
 # @@protoc_insertion_point(module_scope)

@@ -14,7 +14,7 @@ class ListReplicasRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Replica(_message.Message):
-    __slots__ = ("replica_id", "profile", "engine", "model", "state", "detail", "base_url", "running", "waiting", "in_flight_max", "kv_tokens_used", "kv_tokens_max", "pid", "nodes", "revision", "since")
+    __slots__ = ("replica_id", "profile", "engine", "model", "state", "detail", "base_url", "running", "waiting", "in_flight_max", "kv_tokens_used", "kv_tokens_max", "pid", "nodes", "revision", "since", "kv_tokens_reserved")
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +31,7 @@ class Replica(_message.Message):
     NODES_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     SINCE_FIELD_NUMBER: _ClassVar[int]
+    KV_TOKENS_RESERVED_FIELD_NUMBER: _ClassVar[int]
     replica_id: str
     profile: str
     engine: str
@@ -47,7 +48,8 @@ class Replica(_message.Message):
     nodes: _containers.RepeatedScalarFieldContainer[str]
     revision: str
     since: _timestamp_pb2.Timestamp
-    def __init__(self, replica_id: _Optional[str] = ..., profile: _Optional[str] = ..., engine: _Optional[str] = ..., model: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., base_url: _Optional[str] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., in_flight_max: _Optional[int] = ..., kv_tokens_used: _Optional[int] = ..., kv_tokens_max: _Optional[int] = ..., pid: _Optional[int] = ..., nodes: _Optional[_Iterable[str]] = ..., revision: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    kv_tokens_reserved: int
+    def __init__(self, replica_id: _Optional[str] = ..., profile: _Optional[str] = ..., engine: _Optional[str] = ..., model: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., base_url: _Optional[str] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., in_flight_max: _Optional[int] = ..., kv_tokens_used: _Optional[int] = ..., kv_tokens_max: _Optional[int] = ..., pid: _Optional[int] = ..., nodes: _Optional[_Iterable[str]] = ..., revision: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kv_tokens_reserved: _Optional[int] = ...) -> None: ...
 
 class Runner(_message.Message):
     __slots__ = ("runner_id", "in_flight", "in_flight_max", "pid", "sandbox")

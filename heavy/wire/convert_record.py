@@ -107,6 +107,7 @@ def _generation_to_proto(body: GenerationRecord) -> pb.Generation:
         first_token_s=body.timing.first_token_s,
         decode_s=body.timing.decode_s,
         repairs=body.repairs,
+        placed=body.placed,
     )
 
 
@@ -120,6 +121,7 @@ def _generation_from_proto(body: pb.Generation) -> GenerationRecord:
         request_id=body.engine_request_id,
         timing=GenerationTiming(body.queue_s, body.first_token_s, body.decode_s),
         repairs=tuple(body.repairs),
+        placed=body.placed,
     )
 
 

@@ -93,6 +93,7 @@ def _replica_to_proto(info: ReplicaInfo) -> pb.Replica:
         nodes=info.nodes,
         revision=info.revision,
         since=timestamp_to_proto(info.since_ms) if info.since_ms else None,
+        kv_tokens_reserved=info.kv_tokens_reserved,
     )
 
 
@@ -114,6 +115,7 @@ def _replica_from_proto(info: pb.Replica) -> ReplicaInfo:
         nodes=tuple(info.nodes),
         revision=info.revision,
         since_ms=timestamp_from_proto(info.since) if info.HasField("since") else 0,
+        kv_tokens_reserved=info.kv_tokens_reserved,
     )
 
 

@@ -10,7 +10,7 @@ from heavy.profiles.loader import load_profiles
 from heavy.telemetry import names
 from heavy.telemetry.fleet import REPLICAS_MAX, STALE_S, FleetMetrics, FleetSight, ReplicaSight
 
-READY = ReplicaSight("simulated-0", "simulated", "ready", 3, 1, 16, 700, 1_000, 8, 24.0)
+READY = ReplicaSight("simulated-0", "simulated", "ready", 3, 1, 16, 700, 1_000, 800, 8, 24.0)
 
 
 class Shown:
@@ -38,6 +38,7 @@ def test_a_replica_is_shown_with_its_state_load_and_price() -> None:
         (names.METRIC_REPLICA_SLOTS, 16),
         (names.METRIC_REPLICA_KV_USED, 700),
         (names.METRIC_REPLICA_KV_MAX, 1_000),
+        (names.METRIC_REPLICA_KV_RESERVED, 800),
         (names.METRIC_REPLICA_GPUS, 8),
         (names.METRIC_REPLICA_USD, 24),
     ):
@@ -92,7 +93,7 @@ def test_while_the_store_is_down_the_last_sight_is_shown_for_a_while_only(
 def test_a_directory_of_thousands_makes_a_bounded_number_of_series() -> None:
     shown = Shown("simulated")
     many = [
-        ReplicaSight(f"simulated-{i}", "simulated", "ready", 0, 0, 1, 0, 0, 0, 0.0)
+        ReplicaSight(f"simulated-{i}", "simulated", "ready", 0, 0, 1, 0, 0, 0, 0, 0.0)
         for i in range(4 * REPLICAS_MAX)
     ]
     shown.saw(*many)
