@@ -391,11 +391,11 @@ return {'ok'}
 _HELD: Final = (
     _PRELUDE
     + """
--- One replica's hash: a field a generation, 'expires taken group shared own fresh leads', and a field
+-- One replica's hash: a field a generation, 'expires taken shared own fresh leads group', and a field
 -- 'g:GROUP', 'expires shared', for an opening that the replica has prefilled. What has expired is removed.
 local function entry(text)
-  local e = {string.match(text, '^(%d+) (%d+) (%S+) (%d+) (%d+) (%d+) (%d)$')}
-  for i, part in ipairs(e) do if i ~= 3 then e[i] = tonumber(part) end end
+  local e = {string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d) (.*)$')}
+  for i = 1, 6 do e[i] = tonumber(e[i]) end
   return e
 end
 local function held(key, now, old_ms, asked)
@@ -409,7 +409,7 @@ local function held(key, now, old_ms, asked)
         sum.warm = math.max(sum.warm, tonumber(string.match(text, '%d+$')))
       end
     else
-      local _, taken, group, shared, own, fresh, leads = unpack(entry(text))
+      local _, taken, shared, own, fresh, leads, group = unpack(entry(text))
       local young = now - taken < old_ms
       sum.count, sum.tokens = sum.count + 1, sum.tokens + own
       if young then sum.young_count, sum.young = sum.young_count + 1, sum.young + own end
@@ -466,7 +466,7 @@ local most = tonumber(ARGV[4])
 if sum.count >= tonumber(ARGV[5]) then return {'full'} end
 if most > 0 and sum.count > 0 and sum.tokens + more > most then return {'full'} end
 redis.call('HSET', key, ARGV[2], table.concat(
-  {whole(now + tonumber(ARGV[3])), whole(now), ARGV[6], ARGV[7], ARGV[8], ARGV[9], leads}, ' '))
+  {whole(now + tonumber(ARGV[3])), whole(now), ARGV[7], ARGV[8], ARGV[9], leads, ARGV[6]}, ' '))
 stay(key, tonumber(ARGV[3]))
 return {answer}
 """
@@ -480,8 +480,8 @@ local text = redis.call('HGET', KEYS[1], ARGV[2])
 if not text then return {'ok'} end
 local e, now = entry(text), now_ms()
 redis.call('HSET', KEYS[1], ARGV[2],
-  table.concat({whole(e[1]), whole(e[2]), e[3], whole(e[4]), whole(e[5]), 0, 0}, ' '))
-redis.call('HSET', KEYS[1], 'g:' .. e[3], whole(now + tonumber(ARGV[3])) .. ' ' .. whole(e[4]))
+  table.concat({whole(e[1]), whole(e[2]), whole(e[3]), whole(e[4]), 0, 0, e[7]}, ' '))
+redis.call('HSET', KEYS[1], 'g:' .. e[7], whole(now + tonumber(ARGV[3])) .. ' ' .. whole(e[3]))
 stay(KEYS[1], tonumber(ARGV[3]))
 redis.call('PUBLISH', ARGV[4], ARGV[5])
 return {'ok'}
@@ -504,11 +504,14 @@ return {'ok'}
 """
 )
 
-KV_GIVE_BACK: Final = """
+KV_GIVE_BACK: Final = (
+    _HELD
+    + """
 -- KEYS hash. ARGV repeated, holder, channel, hint. Who waits for a prefill that will not come is told.
 local text = redis.call('HGET', KEYS[1], ARGV[2])
 if not text then return {'ok'} end
 redis.call('HDEL', KEYS[1], ARGV[2])
-if string.sub(text, -1) == '1' then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
+if entry(text)[6] == 1 then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
 return {'ok'}
 """
+)

@@ -118,6 +118,7 @@ async def test_arms_with_a_short_opening_spread_and_none_leads(make: Make) -> No
     tasks = [asyncio.create_task(placed(fleet, **asked(run, index, **short))) for index in range(8)]
     for server in servers:
         await server.until(lambda server=server: server.open == 2)  # type: ignore[misc]
+    for server in servers:
         server.gate.set()
     assert {reason for _, reason in await asyncio.gather(*tasks)} <= {Reason.IDLE, Reason.AFFINITY}
 
@@ -184,6 +185,7 @@ async def test_where_memory_is_promised_another_replica_with_memory_is_taken(mak
     ]
     for server in (a, b):
         await server.until(lambda server=server: server.open == 1)  # type: ignore[misc]
+    for server in (a, b):
         server.gate.set()
     assert {replica for replica, _ in await asyncio.gather(*tasks)} == {"a", "b"}
 
