@@ -8,7 +8,7 @@ from typing import Final
 
 from heavy.core.fleet import ReplicaInfo
 from heavy.profiles.schema import RoutingSection
-from heavy.replicas.cost import Demand, Offer, Pace, Reason, cheapest, cost_s
+from heavy.replicas.cost import Chooser, Demand, Offer, Pace, Reason, cheapest, cost_s
 from heavy.replicas.registry import Known
 from heavy.store.api import KvClaim, KvHeld
 
@@ -72,14 +72,15 @@ class Choice:
     demand: Demand
     pace: Pace
     prefer: str
+    chooser: Chooser = cheapest
 
     def best(self) -> Option | None:
         """The cheapest one, with or without room."""
-        return self._cheapest(self.options)
+        return self._chosen(self.options)
 
     def with_room(self) -> Option | None:
         """The cheapest one of those that can be taken now."""
-        return self._cheapest([one for one in self.options if one.offer.has_room(self.demand)])
+        return self._chosen([one for one in self.options if one.offer.has_room(self.demand)])
 
     def saved_s(self, best: Option, other: Option) -> float:
         """What waiting for the best saves against taking the other one."""
@@ -98,6 +99,6 @@ class Choice:
             return Reason.AFFINITY
         return Reason.MOVED if any(one.own_tokens >= most for one in self.options) else Reason.IDLE
 
-    def _cheapest(self, options: Sequence[Option]) -> Option | None:
-        chosen = cheapest([one.offer for one in options], self.demand, self.pace, self.prefer)
+    def _chosen(self, options: Sequence[Option]) -> Option | None:
+        chosen = self.chooser([one.offer for one in options], self.demand, self.pace, self.prefer)
         return next((one for one in options if one.offer is chosen), None)

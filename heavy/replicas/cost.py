@@ -19,6 +19,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 
 class Reason(StrEnum):
@@ -93,6 +94,14 @@ class Offer:
         """0 when idle, 1 when full, by places or by KV memory, whichever is more."""
         kv = self.kv_taken / self.kv_max if self.kv_max else 0.0
         return min(1.0, max(self.taken / self.slots, kv))
+
+
+class Chooser(Protocol):
+    """Chooses one of several offers for a generation; None where it would rather wait."""
+
+    def __call__(self, offers: Sequence[Offer], demand: Demand, pace: Pace, prefer: str) -> Offer | None:
+        """`prefer`: where the trajectory was last, or is to begin."""
+        ...
 
 
 def queue_s(offer: Offer, demand: Demand, pace: Pace) -> float:

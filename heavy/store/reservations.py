@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from heavy.store import scripts
+from heavy.store import kv_scripts as scripts
 from heavy.store.api import KvClaim, KvHeld, Taken
 from heavy.store.hints import Hints
 from heavy.store.keys import CONTROL_CHANNEL, kv_key
