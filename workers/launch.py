@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heavy.core.errors import ConfigError
+from heavy.profiles.loader import fault_in
 from heavy.profiles.schema import Profile
 from workers.engines.sglang.launch import SglangServer, launch
 
@@ -57,9 +58,10 @@ def model_path(profile: Profile) -> str:
         return text
     path = (Path(profile.directory) / Path(text).expanduser()).resolve()
     if not path.is_dir():
-        raise ConfigError(
-            f"Profile {profile.name}: serve.model_path {text!r} leads to {path}, which is no directory; "
-            "put the model there or correct the path."
+        raise fault_in(
+            profile,
+            ("serve", "model_path"),
+            f"{text!r} leads to {path}, which is no directory; put the model there or correct the path",
         )
     return str(path)
 
@@ -79,8 +81,10 @@ def require_startable(profile: Profile) -> None:
     """
     key = profile.remote.api_key_env if profile.remote else ""
     if key and not os.environ.get(key, "").strip():
-        raise ConfigError(
-            f"Profile {profile.name}: its key is read from {key}, which is not set; export {key}=..."
+        raise fault_in(
+            profile,
+            ("remote", "api_key_env"),
+            f"the key is read from {key}, which is not set; export {key}=..., with your key",
         )
     if profile.remote is None and not profile.serve.gpus:
         engine_command(profile, Place("127.0.0.1", 1))
@@ -90,9 +94,10 @@ def _own_server(module: str, *, needs_model: bool) -> Callable[[Profile, Place],
     def build(profile: Profile, place: Place) -> EngineCommand:
         python = profile.serve.engine_python or sys.executable
         if shutil.which(python) is None:
-            raise ConfigError(
-                f"Profile {profile.name}: serve.engine_python {python!r} is no program that can be started;"
-                " correct it, or leave it out."
+            raise fault_in(
+                profile,
+                ("serve", "engine_python"),
+                f"{python!r} is no program that can be started; correct it, or leave it out",
             )
         model = ("--model-path", model_path(profile)) if needs_model else ()
         argv = (
@@ -136,7 +141,12 @@ def _sglang(profile: Profile, place: Place) -> EngineCommand:
         env=profile.serve.env,
         engine_python=profile.serve.engine_python or _sglang_python(profile),
     )
-    started = launch(server)
+    try:
+        started = launch(server)
+    except ConfigError as error:
+        raise fault_in(
+            profile, ("serve",), f"cannot be started as it is: {str(error).rstrip('.')}"
+        ) from error
     return EngineCommand(started.argv, started.env, started.base_url)
 
 

@@ -23,7 +23,7 @@ import ray
 from heavy.config import Settings
 from heavy.coordinator.tenants import load_tenants
 from heavy.core.errors import ConfigError, HeavyError, NotFound
-from heavy.profiles.loader import load_profiles
+from heavy.profiles.loader import fault_in, load_profiles
 from heavy.profiles.schema import Profile
 from heavy.runner.ray_adapter import NAMESPACE
 from heavy.store.api import Store
@@ -253,8 +253,10 @@ def _require_room(profiles: list[Profile]) -> None:
     cluster = placement.nodes()
     for profile in profiles:
         if lacking := placement.missing(placement.bundles_of(profile), cluster):
-            raise ConfigError(
-                f"A replica of {profile.name} {lacking}. Set RAY_ADDRESS to a cluster that has them."
+            raise fault_in(
+                profile,
+                ("serve", "gpus"),
+                f"a replica of {profile.name} {lacking}; or set RAY_ADDRESS to a cluster that has them",
             )
 
 

@@ -17,6 +17,7 @@ from heavy.cli import draw, exits
 from heavy.cli.options import complete_profile
 from heavy.config import Settings
 from heavy.core.errors import ConfigError, HeavyError
+from heavy.profiles.faults import SET_BY_LOADER
 from heavy.profiles.loader import ProfileBook, load_profiles, read_profile
 from heavy.profiles.schema import Profile
 from workers.shipped import LOCAL_PROFILE, PROFILE_DIRECTORIES
@@ -77,7 +78,7 @@ def show(directories: tuple[str, ...], name: str, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(profile.model_dump_json() + "\n")
         return
-    click.echo(f"# from {profile.directory}")
+    click.echo(f"# from {profile.file}")
     click.echo("\n".join(toml_lines(profile.model_dump(mode="json", exclude_defaults=True))))
 
 
@@ -127,7 +128,7 @@ def toml_lines(values: Mapping[str, Any]) -> Iterator[str]:
     """Values of a profile as TOML: scalars and lists first, then one table a section."""
     sections = {key: value for key, value in values.items() if isinstance(value, dict)}
     for key, value in values.items():
-        if key not in sections and key != "directory" and value is not None:
+        if key not in sections and key not in SET_BY_LOADER and value is not None:
             yield f"{key} = {_toml(value)}"
     for key, section in sections.items():
         yield f"\n[{key}]"

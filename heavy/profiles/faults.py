@@ -19,6 +19,9 @@ FILE_BYTES_MAX: Final = 1 << 20
 
 FieldPath = tuple[int | str, ...]
 
+SET_BY_LOADER: Final = ("directory", "file")
+"""Fields of a profile that no file may write."""
+
 _HEADER: Final = re.compile(r"^\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$")
 _KEY: Final = re.compile(r"^\s*([A-Za-z0-9_.\"'-]+(?:\s*\.\s*[A-Za-z0-9_\"'-]+)*)\s*=")
 
@@ -96,7 +99,7 @@ def _fields_at(model: type[BaseModel], path: FieldPath) -> set[str]:
         field = model.model_fields.get(str(part))
         inner = next(iter(_models(field.annotation)), None) if field is not None else None
         model = inner or model  # a part that is no field is a name of a table's own choosing
-    return set(model.model_fields) - {"directory"}
+    return set(model.model_fields) - set(SET_BY_LOADER)
 
 
 def _models(annotation: object) -> Iterator[type[BaseModel]]:

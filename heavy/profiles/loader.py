@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from heavy.core.errors import ConfigError, NotFound
 from heavy.profiles.checks import faults_of
-from heavy.profiles.faults import TomlFile, meant
+from heavy.profiles.faults import SET_BY_LOADER, FieldPath, TomlFile, meant
 from heavy.profiles.schema import Profile
 
 PROFILES_MAX: Final = 1_000
@@ -55,8 +56,8 @@ def load_profiles(directories: Iterable[str | Path] = ()) -> ProfileBook:
     for file in _files(directories):
         profile = read_profile(file)
         if profile.name in own:
-            raise ConfigError(
-                f"{file}: name: {profile.name!r} is also the name of {own[profile.name]}; rename one of them."
+            raise fault_in(
+                profile, ("name",), f"is {profile.name!r}, as in {own[profile.name]}; rename one of them"
             )
         own[profile.name] = file
         found[profile.name] = profile
@@ -77,7 +78,7 @@ def _files(directories: Iterable[str | Path]) -> Iterator[Path]:
 
 def read_profile(file: Path) -> Profile:
     """One profile from its file. Raises `ConfigError`."""
-    return _profile(TomlFile.read(file, "profile"), str(file.parent))
+    return _profile(TomlFile.read(file, "profile"), str(file.parent), str(file))
 
 
 def parse_profile(text: str, name: str) -> Profile:
@@ -92,11 +93,19 @@ def parse_profile(text: str, name: str) -> Profile:
     return profile
 
 
-def _profile(toml: TomlFile, directory: str) -> Profile:
-    if "directory" in toml.values:
-        raise toml.fault(("directory",), "is set by the loader; remove it")
+def fault_in(profile: Profile, field: FieldPath, problem: str) -> ConfigError:
+    """A fault that only this machine shows, by its line; by the profile's name where it has no file here."""
+    with contextlib.suppress(ConfigError):
+        return TomlFile.read(Path(profile.file), "profile").fault(field, problem)
+    return ConfigError(f"Profile {profile.name}: {'.'.join(map(str, field))}: {problem}.")
+
+
+def _profile(toml: TomlFile, directory: str, file: str = "") -> Profile:
+    for name in SET_BY_LOADER:
+        if name in toml.values:
+            raise toml.fault((name,), "is set by the loader; remove it")
     try:
-        profile = Profile.model_validate({**toml.values, "directory": directory})
+        profile = Profile.model_validate({**toml.values, "directory": directory, "file": file})
     except ValidationError as error:
         raise toml.faults(error, Profile, _DOC) from error
     if found := [str(toml.fault(path, problem)) for path, problem in faults_of(profile)]:

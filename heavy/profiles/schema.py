@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from heavy.core.policy import KEEP_LAST, KEEP_LAST_MAX, ContextPolicy
 
 Engine = Literal["sglang", "openvino", "remote", "simulated"]
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Price = Annotated[float, Field(ge=0)]
-Seconds = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[int, Field(strict=True, gt=0)]
+Count = Annotated[int, Field(strict=True, ge=0)]
+Price = Annotated[float, Field(strict=True, ge=0)]
+Seconds = Annotated[float, Field(strict=True, gt=0)]
+Share = Annotated[float, Field(strict=True, gt=0, lt=1)]
 
 
 class _Part(BaseModel):
@@ -23,9 +23,9 @@ class _Part(BaseModel):
 class ScaleSection(_Part):
     """When replicas are added or taken away between `serve.replicas` and `serve.replicas_max`."""
 
-    kv_high: Annotated[float, Field(gt=0, le=1)] = 0.8
+    kv_high: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.8
     """Mean use of the KV cache above which one is added."""
-    kv_low: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    kv_low: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.3
     """Mean use that the remaining ones would have to stay below, for one to be taken away."""
     queue_wait_high_s: Seconds = 5.0
     """A generation that has waited so long for a replica asks for one more."""
@@ -38,14 +38,14 @@ class ScaleSection(_Part):
 class ServeSection(_Part):
     """How replicas of the profile are brought up. Unused for `remote`."""
 
-    replicas: Annotated[int, Field(ge=0, le=64)] = 1
+    replicas: Annotated[int, Field(strict=True, ge=0, le=64)] = 1
     """How many there are, or at least are where `replicas_max` is more."""
-    replicas_max: Annotated[int, Field(ge=0, le=64)] = 0
+    replicas_max: Annotated[int, Field(strict=True, ge=0, le=64)] = 0
     """How many there may be under load; 0: never more than `replicas`."""
     scale: ScaleSection = ScaleSection()
-    nodes: Annotated[int, Field(ge=1, le=16)] = 1
+    nodes: Annotated[int, Field(strict=True, ge=1, le=16)] = 1
     """Nodes of one replica: a gang with `gpus / nodes` GPUs on each, started and ended together."""
-    resources: dict[str, Annotated[float, Field(gt=0)]] = {}
+    resources: dict[str, Annotated[float, Field(strict=True, gt=0)]] = {}
     """More of Ray's resources that each node of a replica must have, such as { H200 = 8 }."""
     model_path: str = ""
     """A directory or hub id; relative paths start at the profile's own directory."""
@@ -53,7 +53,7 @@ class ServeSection(_Part):
     """The interpreter of the engine's environment; empty: the one Heavy builds or runs in."""
     args: tuple[str, ...] = ()
     env: dict[str, str] = {}
-    gpus: Annotated[int, Field(ge=0)] = 0
+    gpus: Annotated[int, Field(strict=True, ge=0)] = 0
     """GPUs of one replica, over all its nodes; also what GPU-seconds are counted by."""
     start_timeout_s: Seconds = 600.0
     drain_timeout_s: Seconds = 900.0
@@ -81,6 +81,9 @@ class RequestSection(_Part):
     """How it calls the cap on generated tokens."""
     omit: tuple[Literal["temperature", "top_p", "seed", "stop", "tool_choice"], ...] = ()
     """Fields that it refuses."""
+    reasoning_field: Literal["reasoning_content", "reasoning"] = "reasoning_content"
+    """Where it reads the reasoning of earlier messages: `reasoning` for vLLM from 0.16 on, which drops the
+    other without a word (its issue 38488), and for OpenRouter. What it sends is read from either."""
     continues: bool = True
     """Whether a server of the `sglang` dialect can go on from half an answer (`continue_final_message`)."""
     thinking_markers: tuple[str, str] = ("<think>", "</think>")
@@ -92,24 +95,24 @@ class RequestSection(_Part):
 class RoutingSection(_Part):
     """What routing assumes of this model on its hardware, until generations have shown it better."""
 
-    prefill_tokens_per_s: Annotated[float, Field(gt=0)] = 10_000.0
-    tokens_per_s: Annotated[float, Field(gt=0)] = 100.0
+    prefill_tokens_per_s: Annotated[float, Field(strict=True, gt=0)] = 10_000.0
+    tokens_per_s: Annotated[float, Field(strict=True, gt=0)] = 100.0
     """What one stream alone is generated at."""
     output_tokens: Positive = 500
     """How long a usual generation is."""
-    crowding: Annotated[float, Field(ge=0)] = 1.0
+    crowding: Annotated[float, Field(strict=True, ge=0)] = 1.0
     """How much longer a token takes on a full replica: 1.0 is twice as long as on an idle one."""
     output_tokens_reserved: Positive = 4_096
     """KV memory that is reserved for what a generation may say, where its cap is not lower."""
-    kv_tokens_max: Annotated[int, Field(ge=0)] = 0
+    kv_tokens_max: Annotated[int, Field(strict=True, ge=0)] = 0
     """KV memory of one replica that generations may reserve. 0: what its engine reports."""
 
 
 class SamplingPreset(_Part):
     """Sampling of one role."""
 
-    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: Annotated[float, Field(strict=True, ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(strict=True, gt=0, le=1)] = 1.0
 
 
 class SamplingSection(_Part):
@@ -136,7 +139,7 @@ class StuckSection(_Part):
     same_call_stop_at: Positive | None = None
     same_action_stop_at: Positive | None = None
     same_error_stop_at: Positive | None = None
-    alternating_stop_at: Annotated[int, Field(ge=4)] | None = None
+    alternating_stop_at: Annotated[int, Field(strict=True, ge=4)] | None = None
 
 
 class LadderSection(_Part):
@@ -153,7 +156,7 @@ class AgentSection(_Part):
 
     calls_per_step_max: Positive | None = None
     calls_at_once_max: Positive | None = None
-    engine_attempts_max: Annotated[int, Field(ge=1, le=16)] | None = None
+    engine_attempts_max: Annotated[int, Field(strict=True, ge=1, le=16)] | None = None
     backoff_s: Seconds | None = None
     backoff_max_s: Seconds | None = None
     empty_retries_max: Count | None = None
@@ -177,10 +180,10 @@ class PresetSection(_Part):
     """Where it comes from and what it is for."""
     steps_max: Positive | None = None
     output_tokens_per_step_max: Positive | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    temperature: Annotated[float, Field(strict=True, ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(strict=True, gt=0, le=1)] | None = None
     context_policy: ContextPolicy | None = None
-    context_keep_last: Annotated[int, Field(ge=1, le=KEEP_LAST_MAX)] | None = None
+    context_keep_last: Annotated[int, Field(strict=True, ge=1, le=KEEP_LAST_MAX)] | None = None
 
 
 class PromptsSection(_Part):
@@ -200,7 +203,7 @@ class PromptsSection(_Part):
 class AggregationSection(_Part):
     """How much of each candidate the aggregator is shown at first, and whether it may open transcripts."""
 
-    reasoning_tail_chars: Annotated[int, Field(ge=0)] = 4_000
+    reasoning_tail_chars: Annotated[int, Field(strict=True, ge=0)] = 4_000
     show_tools: bool = True
     """Whether tool calls and results stand between the reasoning that is shown."""
     trace_tools: bool = True
@@ -225,7 +228,7 @@ class Profile(_Part):
     engine: Engine
     model: str
     """The served model name, as requests name it."""
-    context_tokens: Annotated[int, Field(ge=256)]
+    context_tokens: Annotated[int, Field(strict=True, ge=256)]
     tool_call_dialect: Literal["kimi_k2", "openai"] = "openai"
     """`kimi_k2`: ids are renumbered to functions.name:index and calls inside reasoning are salvaged."""
     constrained_calls: Literal["never", "on_failure", "always"] = "on_failure"
@@ -236,7 +239,7 @@ class Profile(_Part):
     """Whether text that tools bring from outside is marked and fenced as data. Turn it off for a model that
     knows only the bare texts it was trained on."""
     context_policy: ContextPolicy = ContextPolicy.HIDE_TOOL_OUTPUTS
-    context_keep_last: Annotated[int, Field(ge=1, le=KEEP_LAST_MAX)] = KEEP_LAST
+    context_keep_last: Annotated[int, Field(strict=True, ge=1, le=KEEP_LAST_MAX)] = KEEP_LAST
     """How many tool outputs the policy `keep_last` keeps."""
     default_tools: tuple[str, ...] = ()
     serve: ServeSection = ServeSection()
@@ -252,6 +255,8 @@ class Profile(_Part):
     prices: PricesSection = PricesSection()
     directory: str = ""
     """Where the profile was read from; relative paths in it start here. Set by the loader."""
+    file: str = ""
+    """The file itself, to show faults in; empty where the text came without one. Set by the loader."""
 
     @property
     def simulated(self) -> bool:

@@ -44,7 +44,7 @@ def request_body(
     shape = shape or RequestSection()
     body: dict[str, Any] = {
         "model": model,
-        "messages": messages_json(request.messages),
+        "messages": messages_json(request.messages, shape.reasoning_field),
         "stream": True,
         "stream_options": {"include_usage": True},
         "temperature": request.sampling.temperature,
@@ -91,19 +91,21 @@ def tokenize_body(messages: Sequence[Message], tools: Sequence[ToolSpec], model:
     return encoded(body)
 
 
-def messages_json(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Messages in OpenAI's form, reasoning as `reasoning_content`."""
-    return [_message(message) for message in messages]
+def messages_json(
+    messages: Sequence[Message], reasoning_field: str = "reasoning_content"
+) -> list[dict[str, Any]]:
+    """Messages in OpenAI's form, reasoning in the field that the server reads it from."""
+    return [_message(message, reasoning_field) for message in messages]
 
 
-def _message(message: Message) -> dict[str, Any]:
+def _message(message: Message, reasoning_field: str) -> dict[str, Any]:
     body: dict[str, Any] = {"role": message.role.value, "content": message.content}
     if message.role is Role.TOOL:
         body["tool_call_id"] = message.tool_call_id
     if message.name:
         body["name"] = message.name
     if message.reasoning:
-        body["reasoning_content"] = message.reasoning
+        body[reasoning_field] = message.reasoning
     if message.tool_calls:
         body["content"] = message.content or None
         body["tool_calls"] = [_call(call) for call in message.tool_calls]

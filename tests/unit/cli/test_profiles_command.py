@@ -28,7 +28,8 @@ def test_every_profile_is_listed_with_its_engine() -> None:
 def test_what_is_shown_of_a_profile_is_toml_that_says_the_same(name: str) -> None:
     profile = known_profiles().get(name)
     written = "\n".join(toml_lines(profile.model_dump(mode="json", exclude_defaults=True)))
-    read = Profile.model_validate({**tomllib.loads(written), "directory": profile.directory})
+    where = {"directory": profile.directory, "file": profile.file}
+    read = Profile.model_validate({**tomllib.loads(written), **where})
     assert read == profile
 
 

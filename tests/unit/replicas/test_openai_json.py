@@ -103,6 +103,13 @@ def test_a_request_carries_the_conversation_its_limits_and_the_engine_side_id() 
     assert (sent["tool_choice"], sent["stream"]) == ("auto", True)
 
 
+def test_earlier_reasoning_goes_back_under_the_name_that_its_server_reads() -> None:
+    thought = request(Message(Role.ASSISTANT, "four", "two and two"))
+    shape = RequestSection(reasoning_field="reasoning")
+    (sent,) = json.loads(request_body(thought, "m", "openai", shape))["messages"]
+    assert (sent["reasoning"], "reasoning_content" in sent) == ("two and two", False)
+
+
 def test_only_sglang_is_asked_to_hold_arguments_to_their_schema() -> None:
     """OpenAI's own servers refuse `strict` beside schemas that leave anything open."""
     asked = request(tools=(TOOL,), tool_choice="required", strict_calls=True)

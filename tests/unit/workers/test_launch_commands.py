@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from heavy.core.errors import ConfigError
-from heavy.profiles.loader import load_profiles
+from heavy.profiles.loader import load_profiles, parse_profile, read_profile
 from heavy.profiles.schema import Profile, ServeSection
 from workers.launch import Place, engine_command, environment, free_port, model_path, require_startable
 from workers.shipped import DEMO_QUESTIONS, LOCAL_PROFILE, PROFILE_DIRECTORIES, out_of_scope
@@ -62,21 +62,39 @@ def test_sglang_of_ones_own_sends_spans_only_where_its_environment_is_said_to_ha
 
 def test_a_model_path_that_is_not_there_is_said_before_anything_starts(tmp_path: Path) -> None:
     profile = with_serve(BOOK.get(LOCAL_PROFILE), model_path="./nowhere")
-    with pytest.raises(ConfigError, match=r"serve\.model_path './nowhere' leads to"):
+    with pytest.raises(ConfigError, match=r"serve\.model_path: './nowhere' leads to"):
         model_path(profile.model_copy(update={"directory": str(tmp_path)}))
 
 
-def test_what_this_machine_lacks_to_start_a_profile_is_said_before_anything_starts(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ('[remote]\nbase_url = "http://x/v1"\napi_key_env = "NO_KEY"', 8, "export NO_KEY=..., with your key"),
+        ('[serve]\nmodel_path = "./nowhere"', 7, "put the model there or correct the path"),
+        ('[serve]\nmodel_path = "."', 6, "has no config.json: it holds no model"),
+        ('[serve]\nmodel_path = "."\nengine_python = "/no/python"', 8, "is no program that can be started"),
+    ],
+    ids=["no key", "no model", "no model in the directory", "no program"],
+)
+def test_what_this_machine_lacks_is_said_by_line_before_anything_starts(
+    tmp_path: Path, text: str, line: int, says: str
 ) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    for profile, says in (
-        (BOOK.get("remote-openai-gpt-5"), "OPENAI_API_KEY, which is not set; export OPENAI_API_KEY="),
-        (with_serve(BOOK.get(LOCAL_PROFILE), model_path="/nowhere"), "'/nowhere' leads to /nowhere"),
-        (with_serve(BOOK.get("simulated"), engine_python="/no/python"), "'/no/python' is no program"),
-    ):
-        with pytest.raises(ConfigError, match=re.escape(says)):
-            require_startable(profile)
+    engine = "remote" if "remote" in text else "openvino" if "python" in text else "sglang"
+    file = tmp_path / "mine.toml"
+    head = f'name = "mine"\ntitle = "Mine"\nengine = "{engine}"\nmodel = "m"\ncontext_tokens = 4096\n'
+    file.write_text(head + text)
+    with pytest.raises(ConfigError, match=rf"mine\.toml:{line}: .*{re.escape(says)}"):
+        require_startable(read_profile(file))
+
+
+def test_a_profile_whose_file_is_elsewhere_is_told_by_its_name(tmp_path: Path) -> None:
+    text = 'name = "mine"\ntitle = "Mine"\nengine = "openvino"\nmodel = "m"\ncontext_tokens = 4096\n[serve]\n'
+    profile = parse_profile(f'{text}model_path = "{tmp_path}/nowhere"', "sent.toml")
+    with pytest.raises(ConfigError, match=r"Profile mine: serve\.model_path: .* is no directory"):
+        require_startable(profile)
+
+
+def test_profiles_whose_parts_are_here_or_another_nodes_can_be_started() -> None:
     for name in (LOCAL_PROFILE, "simulated", "remote-openai", "kimi-k2-thinking"):
         require_startable(BOOK.get(name))
 
