@@ -27,6 +27,9 @@ class RemoteEndpoint:
     async def start(self, timeout_s: float) -> None:
         """Nothing to bring up."""
 
+    async def ask_about_logs(self) -> None:
+        """It has none that we keep."""
+
     async def exited(self) -> int:
         """Never: it is not ours to end."""
         await asyncio.Event().wait()

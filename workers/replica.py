@@ -251,10 +251,12 @@ class Replica:
             logger.warning("%s could not be announced: %s", self._replica, error)
 
     async def _keep_log(self) -> None:
-        """Keep the engine's last lines in the store, where they outlive it."""
+        """Keep the engine's last lines in the store, where they outlive it; hear of logs without room."""
         kept: tuple[str, ...] = ()
         while True:
             await asyncio.sleep(LOG_EVERY_S)
+            if self._engine is not None:
+                await self._engine.ask_about_logs()
             if self._store is not None and self._engine is not None and self._engine.log != kept:
                 kept = self._engine.log
                 try:

@@ -41,6 +41,10 @@ class RankLink(Protocol):
         """The last lines of its process; empty when it is gone."""
         ...
 
+    async def log_problem(self) -> str:
+        """Why its log is not being written to its file; empty while it is, and when it is gone."""
+        ...
+
     async def stop(self) -> None:
         """End its process. Safe to call twice, and when it is gone."""
         ...
@@ -67,6 +71,7 @@ class Gang:
         self.lost_a_rank = False
         """Whether it ended because a node or an actor of its went away: it cannot start again as it is."""
         self._others = tuple(others)
+        self._others_log_problems: tuple[str, ...] = ()
         self._ports: list[PortLease] = []
         try:
             self._place = self._leased(host, traces)
@@ -89,8 +94,17 @@ class Gang:
 
     @property
     def log_problem(self) -> str:
-        """Why rank 0's log is not being written to its file; empty while it is."""
-        return self._first.log_problem
+        """Which ranks' logs are not being written to their files, and why; empty while all are."""
+        return "; ".join(filter(None, (self._first.log_problem, *self._others_log_problems)))
+
+    async def ask_about_logs(self) -> None:
+        """Ask the other ranks whether their logs are being written, for `log_problem`."""
+        problems = await asyncio.gather(*(rank.log_problem() for rank in self._others))
+        self._others_log_problems = tuple(
+            f"rank {number} on {rank.node}: {problem}"
+            for number, (rank, problem) in enumerate(zip(self._others, problems, strict=True), start=1)
+            if problem
+        )
 
     async def start(self, timeout_s: float) -> None:
         """Start every rank and wait until rank 0 answers. Raises `EngineUnavailable` when any ends first."""

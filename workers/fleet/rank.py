@@ -20,6 +20,7 @@ from workers.launch import Place, engine_command
 
 RANK_START_S = 60.0
 RANK_STOP_S = 25.0
+ASK_S = 2.0
 CALLS = 8
 """Calls a rank takes at once: one waits for its end, the others ask."""
 
@@ -56,6 +57,10 @@ class Rank:
     async def log(self) -> tuple[str, ...]:
         """The last lines of the process."""
         return self._engine.log if self._engine else ()
+
+    async def log_problem(self) -> str:
+        """Why its log is not being written to its file; empty while it is."""
+        return self._engine.log_problem if self._engine else ""
 
     async def stop(self) -> None:
         """End the process. Safe to call twice."""
@@ -112,10 +117,18 @@ class RayRank:
     async def log(self) -> tuple[str, ...]:
         """The last lines of its process; empty when it is gone."""
         try:
-            lines: tuple[str, ...] = await asyncio.wait_for(self._handle.log.remote(), 2.0)
+            lines: tuple[str, ...] = await asyncio.wait_for(self._handle.log.remote(), ASK_S)
         except (RayError, TimeoutError):
             return ()
         return lines
+
+    async def log_problem(self) -> str:
+        """Why its log is not being written to its file; empty while it is, and when it is gone."""
+        try:
+            problem: str = await asyncio.wait_for(self._handle.log_problem.remote(), ASK_S)
+        except (RayError, TimeoutError):
+            return ""
+        return problem
 
     async def stop(self) -> None:
         """End its process. Safe to call twice, and when it is gone."""

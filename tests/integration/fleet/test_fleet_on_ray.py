@@ -15,7 +15,7 @@ import pytest
 
 from heavy.coordinator.fleet import wanted_of
 from heavy.core.errors import EngineUnavailable
-from heavy.core.fleet import ReplicaInfo, Wanted
+from heavy.core.fleet import Wanted
 from heavy.profiles.schema import Profile
 from workers.fleet import placement
 from workers.fleet.served import ServedProfiles
@@ -85,17 +85,22 @@ async def test_a_replica_whose_node_is_lost_comes_up_elsewhere(
 
 
 async def test_a_gang_lives_on_two_nodes_and_a_lost_rank_takes_it_elsewhere_as_a_whole(
-    nodes: Nodes, fleet: Fleet, profile: MakeProfile
+    nodes: Nodes, fleet: Fleet, profile: MakeProfile, tmp_path: Path
 ) -> None:
     await nodes.number(3)
+    fleet.settings = fleet.settings.model_copy(update={"engine_log_dir": str(tmp_path)})
+    log = tmp_path / "heavy-engines" / "gang-0-rank-1.log"
+    log.parent.mkdir()
+    log.symlink_to("/dev/full")
     async with serving(fleet, profile("gang")):
-        (before,) = await fleet.until_ready(1)
+        (before,) = await fleet.until_ready(1, lambda info: "make room there" in info.detail)
+        assert before.detail.startswith("rank 1 on ")
         assert len(before.nodes) == 2
-        follower = await rank_process(before, "--node-rank 1")
+        follower = await rank_process("--node-rank 1")
         os.kill(follower, signal.SIGKILL)
         again = await fleet.until_ready(1, lambda info: info.since_ms > before.since_ms)
         assert again[0].replica == before.replica, "a crashed process is restarted in place"
-        follower = await rank_process(again[0], "--node-rank 1")
+        follower = await rank_process("--node-rank 1")
         nodes.lose(nodes.of(follower))
         (after,) = await fleet.until_ready(1, lambda info: info.replica != before.replica)
         assert len(after.nodes) == 2
@@ -173,14 +178,15 @@ async def test_a_drain_replaces_the_replica_and_more_are_wanted_and_fewer(
         await until(fleet.store.fleet.members, lambda members: len(members) == 1, within_s=60.0)
 
 
-async def rank_process(info: ReplicaInfo, flag: str) -> int:
-    """The engine process whose command line has the flag."""
+async def rank_process(flag: str) -> int:
+    """The engine process below this one whose command line has the flag; other people have theirs."""
 
     async def found() -> list[int]:
+        lines, ours = command_lines(), processes_below(os.getpid())
         return [
             pid
-            for pid, line in command_lines().items()
-            if "workers.engines.simulated" in line and flag in line and "workers.guard" not in line
+            for pid, line in lines.items()
+            if pid in ours and "engines.simulated" in line and flag in line and "workers.guard" not in line
         ]
 
     return (await until(found, lambda pids: len(pids) == 1))[0]

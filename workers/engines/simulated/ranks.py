@@ -11,6 +11,8 @@ import signal
 from contextlib import suppress
 from typing import Final
 
+from workers.engines.api.process import announce
+
 JOIN_POLL_S: Final = 0.1
 JOIN_WITHIN_S: Final = 600.0
 
@@ -50,11 +52,12 @@ class Ranks:
 
 
 async def follow(address: str, rank: int) -> int:
-    """Join rank 0 and stay until SIGTERM. Returns the exit status."""
+    """Join rank 0, say so, and stay until SIGTERM. Returns the exit status."""
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
     host, _, port = address.rpartition(":")
     writer = await _join(host, int(port), rank)
+    announce({"event": "joined", "rank": rank, "rank_0": address})
     await told.wait()
     if writer is not None:
         writer.close()
