@@ -1,12 +1,14 @@
-"""What a generation may be expected to cost on each replica, in seconds; pure.
+"""What a generation may be expected to cost on each replica, itself and those beside it, in seconds; pure.
 
-    cost = queue + prefill + crowd
+    cost = queue + prefill + standstill + crowd
 
 - *queue*: until there is a place, where there is none: a replica with n places frees one every n-th part of
   the time that a usual generation takes; and KV memory likewise.
 - *prefill*: what has been promised to be prefilled there before ours, and what it does not hold of our
   prompt. The opening of a run counts as held once somebody is prefilling it: waiting for that takes no longer
   than doing the same elsewhere, and costs no replica anything.
+- *standstill*: what those who are there lose while it prefills: servers decode nothing meanwhile. Without
+  it trajectories of a full fleet change places for each other's sake, and all of them pay for the prefills.
 - *crowd*: what a usual generation takes longer for those beside it.
 
 So a trajectory stays where its prefix is until waiting there costs more than prefilling it again, and arms
@@ -118,10 +120,17 @@ def prefill_s(offer: Offer, demand: Demand, pace: Pace) -> float:
     return (offer.ahead_tokens + uncached) * pace.prefill_token_s
 
 
+def standstill_s(offer: Offer, demand: Demand, pace: Pace) -> float:
+    """Seconds that all who are there wait for its prefill, added up."""
+    uncached = max(0, demand.prompt_tokens - offer.cached_tokens)
+    return offer.taken * uncached * pace.prefill_token_s
+
+
 def cost_s(offer: Offer, demand: Demand, pace: Pace) -> float:
     """What a generation there may be expected to cost; never less for more of anything that costs."""
     crowd_s = pace.crowding * pace.generation_s * offer.fullness
-    return queue_s(offer, demand, pace) + prefill_s(offer, demand, pace) + crowd_s
+    own_s = queue_s(offer, demand, pace) + prefill_s(offer, demand, pace) + crowd_s
+    return own_s + standstill_s(offer, demand, pace)
 
 
 def cheapest(

@@ -87,6 +87,13 @@ def test_a_long_prompt_stays_where_it_is_until_waiting_there_costs_more_than_pre
     assert chosen(100_000, crowded, one("cold")) == "cold"
 
 
+def test_a_prefill_that_makes_a_crowd_wait_is_spared_it_but_not_an_idle_replica() -> None:
+    warm = one("warm", taken=40, cached_tokens=2_000)
+    # 0.2 s of prefill against 0.8 s less of a crowd: worth it for itself, not for the thirty who wait for it.
+    assert chosen(2_000, warm, one("fewer", taken=30)) == "warm"
+    assert chosen(2_000, warm, one("idle")) == "idle"
+
+
 def test_arms_go_together_only_where_their_prefill_outweighs_an_idle_replica() -> None:
     packed = one("packed", taken=1)
     assert (
