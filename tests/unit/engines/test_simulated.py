@@ -15,7 +15,8 @@ from workers.engines.api.request import parse_chat
 from workers.engines.api.server import serving
 from workers.engines.simulated.engine import SimulatedEngine
 from workers.engines.simulated.mistakes import Mistake, parse_rates
-from workers.engines.simulated.profile import PROFILES
+from workers.engines.simulated.prefills import Prefills
+from workers.engines.simulated.profile import PROFILES, Timing
 from workers.engines.simulated.script import parse_script
 from workers.engines.simulated.wheel import Wheel
 
@@ -214,6 +215,50 @@ async def test_time_passes_as_the_profile_says_divided_by_the_scale() -> None:
     assert isinstance(last, Finished)
     expected_s = (0.2 + 0.009 * last.usage.completion) / 10
     assert expected_s * 0.9 < loop.time() - start < expected_s + 0.5
+
+
+async def test_who_prefills_alone_leaves_the_next_one_what_they_share() -> None:
+    assert await cached_by_the_second(prefill_alone=False) == 0
+    assert await cached_by_the_second(prefill_alone=True) > 1_000
+
+
+async def cached_by_the_second(*, prefill_alone: bool) -> int:
+    """Of two prompts with one long opening that come together, after one that gives up in its turn."""
+    profile = PROFILES["instant"].with_overrides(
+        {"prefill_alone": prefill_alone, "prefill_tokens_per_s": 50_000.0}
+    )
+    simulated = SimulatedEngine(profile)
+    bodies = [
+        {"messages": [{"role": "user", "content": word * 5_000}, {"role": "user", "content": last}]}
+        for word, last in (("other ", "a"), ("word ", "b"), ("word ", "c"))
+    ]
+    gives_up, _, second = [await simulated.submit(parse_chat(body, f"r{n}")) for n, body in enumerate(bodies)]
+    gives_up.abort()
+    events: list[Event] = []
+    while not (events and isinstance(events[-1], Finished)):
+        async with asyncio.timeout(5):
+            events += await second.events()
+    return events[-1].usage.cached
+
+
+def test_decoding_stands_still_while_prompts_are_prefilled_in_turn() -> None:
+    prefills, began = Prefills(), list[tuple[str, float]]()
+    for owner, at in (("a", 10.0), ("b", 10.5), ("c", 10.6)):
+        prefills.enter(owner, lambda now, owner=owner: began.append((owner, now)), at)  # type: ignore[misc]
+    prefills.takes(12.0)
+    assert (prefills.stood_still_s(11.0), prefills.goes_on(11.0)) == (1.0, 12.0)
+    prefills.leave("b", 11.5)
+    prefills.leave("a", 12.0)
+    prefills.leave("a", 12.5)
+    assert began == [("a", 10.0), ("c", 12.0)]
+    prefills.leave("c", 13.0)
+    assert (prefills.stood_still_s(20.0), prefills.goes_on(20.0)) == (3.0, 20.0)
+
+
+def test_a_token_takes_longer_the_fuller_the_server_is() -> None:
+    timing = Timing(itl_s=0.01, crowding=2.0)
+    assert [round(timing.token_s(running, 9), 4) for running in (1, 5, 9)] == [0.01, 0.02, 0.03]
+    assert timing.token_s(1, 1) == 0.01
 
 
 async def test_the_wheel_calls_in_order_and_not_too_early() -> None:

@@ -26,6 +26,10 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--ttft-ms", type=float, help="model time to the first token, without prefill")
     flags.add_argument("--itl-ms", type=float, help="model time between tokens")
     flags.add_argument("--prefill-tokens-per-s", type=float, help="prefill rate for uncached tokens")
+    flags.add_argument("--crowding", type=float, help="how much longer a token takes when full, as a share")
+    flags.add_argument(
+        "--prefill-alone", action="store_true", help="prefill one prompt at a time, decode nothing meanwhile"
+    )
     flags.add_argument("--jitter", type=float, help="relative spread of all times, 0 to 1")
     flags.add_argument("--steps-min", type=int, help="default behaviour: fewest steps with tool calls")
     flags.add_argument("--steps-max", type=int, help="default behaviour: most steps with tool calls")
@@ -55,6 +59,8 @@ def build(given: argparse.Namespace) -> SimulatedEngine:
             "ttft_s": None if given.ttft_ms is None else given.ttft_ms / 1_000,
             "itl_s": None if given.itl_ms is None else given.itl_ms / 1_000,
             "prefill_tokens_per_s": given.prefill_tokens_per_s,
+            "crowding": given.crowding,
+            "prefill_alone": given.prefill_alone or None,
             "jitter": given.jitter,
             "steps_min": given.steps_min,
             "steps_max": given.steps_max,

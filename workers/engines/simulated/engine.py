@@ -24,6 +24,7 @@ from workers.engines.api.generation import (
 from workers.engines.api.request import ChatRequest, TokenizeRequest
 from workers.engines.simulated import behaviour
 from workers.engines.simulated.mistakes import OF_CALLS, Mistake, draw
+from workers.engines.simulated.prefills import Prefills
 from workers.engines.simulated.profile import SimulatedProfile
 from workers.engines.simulated.prompt import PrefixCache, SimulatedPrompt, prompt_ids, render, token_ids
 from workers.engines.simulated.ranks import Ranks
@@ -56,6 +57,7 @@ class SimulatedEngine:
         self.admission = Admission(limits.running_max, limits.waiting_max, limits.kv_tokens)
         self.cache = PrefixCache(limits.kv_tokens)
         self.wheel = Wheel()
+        self.prefills = Prefills()
         self.ranks: Ranks | None = None
         """The other ranks, where this is the first of a gang."""
         self.load_s = 0.0
@@ -230,31 +232,60 @@ class SimulatedGeneration:
         return pieces
 
     def _begin(self) -> None:
-        """There is room: look the prefix up, prefill the rest."""
-        engine = self._engine
-        self._cached = engine.cache.match(self._prompt)
-        engine.began(self)
-        timing = engine.profile.timing
-        wait_s = timing.prefill_s(self._prompt.tokens - self._cached) * self._wobble() / timing.time_scale
-        self._due = asyncio.get_running_loop().time() + wait_s
-        engine.wheel.at(self._due, self._play)
+        """There is room: prefill, in turn where one does so alone."""
+        self._engine.began(self)
+        now = asyncio.get_running_loop().time()
+        if self._engine.profile.timing.prefill_alone:
+            self._engine.prefills.enter(self, self._prefill, now)
+        else:
+            self._prefill(now)
+
+    def _prefill(self, now: float) -> None:
+        """Look the prefix up, prefill the rest."""
+        timing = self._engine.profile.timing
+        self._cached = self._engine.cache.match(self._prompt)
+        pace = self._wobble() / timing.time_scale
+        prefilled = now + timing.prefill_s(self._prompt.tokens - self._cached) * pace
+        self._due = prefilled + timing.ttft_s * pace
+        if timing.prefill_alone:
+            self._engine.prefills.takes(prefilled)
+            self._engine.wheel.at(prefilled, self._prefilled)
+        else:
+            self._engine.wheel.at(self._due, self._play)
+
+    def _prefilled(self) -> None:
+        """It has had its turn; the next one finds in the cache what it has left there."""
+        if self._silent():
+            return
+        now = asyncio.get_running_loop().time()
+        self._engine.cache.insert(self._prompt.segments)
+        self._engine.prefills.leave(self, now)
+        self._due -= self._engine.prefills.stood_still_s(now)
+        self._wait(now)
 
     def _play(self) -> None:
         """Say every piece that is due, then wait for the next one."""
         if self._silent():
             return
+        now = asyncio.get_running_loop().time()
+        timing, still_s = self._engine.profile.timing, self._engine.prefills.stood_still_s(now)
         if self._completion == 0:
             self._engine.cache.insert(self._prompt.segments)
-        now = asyncio.get_running_loop().time()
-        timing = self._engine.profile.timing
         said = 0
-        while self._due <= now and not self._silent():
+        while self._due <= now - still_s and not self._silent():
             self._say(next(self._pieces, None))
             said += 1
-            self._due += timing.itl_s * self._wobble() / timing.time_scale
+            token_s = timing.token_s(self._engine.admission.running, self._engine.admission.running_max)
+            self._due += token_s * self._wobble() / timing.time_scale
         self._engine.emitted(now, said)
         if not self._silent():
-            self._engine.wheel.at(self._due, self._play)
+            self._wait(now)
+
+    def _wait(self, now: float) -> None:
+        """Until the next piece is due, by a clock that stands still while others prefill alone."""
+        prefills = self._engine.prefills
+        left_s = self._due - (now - prefills.stood_still_s(now))
+        self._engine.wheel.at(prefills.goes_on(now) + left_s, self._play)
 
     def _say(self, piece: behaviour.Piece | None) -> None:
         if piece is None:
@@ -308,6 +339,7 @@ class SimulatedGeneration:
 
     def _leave(self) -> None:
         self._engine.ended(self)
+        self._engine.prefills.leave(self, asyncio.get_running_loop().time())
         self._engine.admission.leave(self._ticket)
 
     def _wobble(self) -> float:

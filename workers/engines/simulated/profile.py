@@ -15,10 +15,18 @@ class Timing:
     prefill_tokens_per_s: float = 20_000.0
     jitter: float = 0.1
     time_scale: float = 1.0
+    crowding: float = 0.0
+    """How much longer a token takes on a full server, as a share: 1.0 is twice as long as alone."""
+    prefill_alone: bool = False
+    """Prompts are prefilled one at a time, and nothing is decoded meanwhile; else each for itself."""
 
     def prefill_s(self, uncached_tokens: int) -> float:
-        """Model time until the first token of a prompt with so many uncached tokens."""
-        return self.ttft_s + uncached_tokens / self.prefill_tokens_per_s
+        """Model time that so many uncached tokens of a prompt take; the first token comes `ttft_s` later."""
+        return uncached_tokens / self.prefill_tokens_per_s
+
+    def token_s(self, running: int, running_max: int) -> float:
+        """Model time between two tokens of one of so many streams."""
+        return self.itl_s * (1.0 + self.crowding * (running - 1) / max(1, running_max - 1))
 
 
 @dataclass(frozen=True, slots=True)
