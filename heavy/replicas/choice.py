@@ -8,7 +8,7 @@ from typing import Final
 
 from heavy.core.fleet import ReplicaInfo
 from heavy.profiles.schema import RoutingSection
-from heavy.replicas.cost import Chooser, Demand, Offer, Pace, Reason, cheapest, cost_s
+from heavy.replicas.cost import Chooser, Demand, Offer, Pace, Reason, cost_s
 from heavy.replicas.registry import Known
 from heavy.store.api import KvClaim, KvHeld
 
@@ -72,14 +72,16 @@ class Choice:
     demand: Demand
     pace: Pace
     prefer: str
-    chooser: Chooser = cheapest
+    chooser: Chooser
 
     def best(self) -> Option | None:
         """The cheapest one, with or without room."""
         return self._chosen(self.options)
 
-    def with_room(self) -> Option | None:
-        """The cheapest one of those that can be taken now."""
+    def with_room(self, best: Option | None) -> Option | None:
+        """The cheapest one of those that can be taken now: `best`, where it can."""
+        if best is None or best.offer.has_room(self.demand):
+            return best
         return self._chosen([one for one in self.options if one.offer.has_room(self.demand)])
 
     def saved_s(self, best: Option, other: Option) -> float:

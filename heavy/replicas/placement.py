@@ -14,7 +14,7 @@ from heavy.core.ids import attempt_of, trajectory_of, with_attempt
 from heavy.profiles.schema import RoutingSection
 from heavy.replicas.api import Finished, GenerationRequest
 from heavy.replicas.choice import NOTHING_HELD, Choice, Option, demand_of, offer_of
-from heavy.replicas.cost import Pace, Reason
+from heavy.replicas.cost import Chooser, Pace, Reason, cheapest
 from heavy.replicas.holds import GRANTED, KvHolds
 from heavy.replicas.openai_json import estimated_prompt_tokens
 from heavy.replicas.pace import Warmth, assumed, learnt
@@ -118,12 +118,18 @@ class Placement:
     """Places generations on the replicas that a registry knows."""
 
     def __init__(
-        self, registry: ReplicaRegistry, limits: PlacementLimits, holds: KvHolds, routing: RoutingOf
+        self,
+        registry: ReplicaRegistry,
+        limits: PlacementLimits,
+        holds: KvHolds,
+        routing: RoutingOf,
+        chooser: Chooser = cheapest,
     ) -> None:
         self._registry = registry
         self._limits = limits
         self._holds = holds
         self._routing = routing
+        self._chooser = chooser
         self._warmth = Warmth()
         self._paces: dict[str, Pace] = {}
         self._queues: dict[str, _Queue] = {}
@@ -216,7 +222,8 @@ class Placement:
         full: set[str] = set()
         while True:
             choice = await self._choice(journey, full)
-            best, option = choice.best(), choice.with_room()
+            best = choice.best()
+            option = choice.with_room(best)
             if best is None or option is None:
                 return None
             if best is not option:
@@ -243,7 +250,8 @@ class Placement:
             if one.admits  # still: reading took a moment
         ]
         demand = demand_of(journey.prompt_tokens, request.tokens_max, routing)
-        return Choice(options, demand, self.pace(request.profile), request.prefer_replica)
+        pace = self.pace(request.profile)
+        return Choice(options, demand, pace, request.prefer_replica, self._chooser)
 
     def _option(self, known: Known, held: KvHeld, journey: Journey, routing: RoutingSection) -> Option:
         request, opening = journey.request, journey.opening_tokens

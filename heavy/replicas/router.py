@@ -19,6 +19,7 @@ from heavy.core.errors import (
 from heavy.core.messages import Message
 from heavy.core.tools import ToolSpec
 from heavy.replicas.api import Finished, GenerationEvent, GenerationRequest
+from heavy.replicas.cost import Chooser, cheapest
 from heavy.replicas.holds import KvHolds
 from heavy.replicas.openai_json import estimated_prompt_tokens
 from heavy.replicas.placement import (
@@ -107,11 +108,15 @@ class RoutedReplica:
         limits: RoutingLimits | None = None,
         holds: KvHolds | None = None,
         routing: RoutingOf = by_default,
+        chooser: Chooser = cheapest,
     ) -> None:
-        """Without `holds` nothing is reserved; `routing` knows what profiles say about it."""
+        """Without `holds` nothing is reserved; `routing` knows what profiles say about it.
+
+        Another `chooser` is for comparisons.
+        """
         self._registry = registry
         self._limits = limits or RoutingLimits()
-        self._placement = Placement(registry, self._limits, holds or KvHolds(), routing)
+        self._placement = Placement(registry, self._limits, holds or KvHolds(), routing, chooser)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Stream one generation; see the protocol. `EngineUnavailable` when no replica could be had."""

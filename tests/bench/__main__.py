@@ -2,7 +2,7 @@
 
 A benchmark is a module `bench_NAME.py` beside this one with a `main()` that prints figures, as ratios where
 it can, and asserts nothing. They run one after the other, each within bounds of its own; all of them take
-about four minutes. What was measured so far is in docs/measurements.
+about a quarter of an hour. What was measured so far is in docs/measurements.
 """
 
 from __future__ import annotations
