@@ -30,6 +30,11 @@ def test_the_rules_are_valid() -> None:
     assert f"{len(ALERTS)} rules found" in promtool("check", "rules", RULES)
 
 
+def test_the_configuration_that_is_shipped_is_one_of_prometheus() -> None:
+    shipped = DASHBOARDS.parent / "deploy" / "compose" / "prometheus.yml"
+    assert "SUCCESS" in promtool("check", "config", "--syntax-only", shipped)
+
+
 @pytest.mark.parametrize("cases", CASES)
 def test_alerts_fire_when_they_should_and_only_then(cases: str, tmp_path: Path) -> None:
     text = (HERE / cases).read_text(encoding="utf-8").replace("ALERTS", str(RULES))
