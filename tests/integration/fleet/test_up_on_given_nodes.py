@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import pytest
 from ray.util import list_named_actors
@@ -19,6 +19,7 @@ from heavy.core.policy import AggregationMode
 from heavy.core.records import Delta, GenerationRecord
 from heavy.core.runs import Run, RunState
 from heavy.replicas.router import FAILOVER_STRIDE
+from workers.abacus.prompting import Candidate, aggregate_prompt
 from workers.fleet import placement
 
 from .conftest import Fleet, Nodes
@@ -29,10 +30,18 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 SGLANG_WITHIN_S = 540.0
 """Two servers load beside each other: a minute on two idle cores."""
-QUESTION = "Use python: start with 787, multiply by 11, subtract 512."
-ANSWER = "8145"
-
-Step = tuple[str, int]
+CANDIDATES = ("10", "11", "12", "13", "14", "7", "8", "9")
+GUESS = "31-6=25 6*25=150 of 198 0 of 8 low\nguess {}"
+QUESTION = aggregate_prompt(
+    "Two numbers add to 31 and multiply to 198. What is the smaller one?",
+    [
+        Candidate(label, answer, GUESS.format(answer))
+        for label, answer in zip("ABCDEFGH", CANDIDATES, strict=True)
+    ],
+)
+"""The longest that the model has learnt to say: a line for each candidate, of which the last one is right."""
+WIDTH = 8
+ARMS = PolicyDraft(width=WIDTH, temperature=0.0, early_stop=False, aggregation=AggregationMode.VOTE)
 
 
 def up_on(nodes: Nodes, fleet: Fleet, profile: str) -> Up:
@@ -83,45 +92,62 @@ async def test_a_run_on_two_sglang_servers_goes_on_when_one_is_killed_in_mid_gen
     async with stopped_by_ctrl_c(up, fleet):
         assert len({nodes.of(info.pid) for info in await fleet.until_ready(2)}) == 2
         async with HeavyClient(up.address, patience_s=60.0) as client:
-            run, said, before, generations = await watched_with_a_kill(client, fleet)
+            run, seen = await watched_with_a_kill(client, fleet)
     assert run.state is RunState.COMPLETED
     assert run.result is not None
-    assert run.result.short_answer == ANSWER
-    lost = {step for step, r in generations.items() if attempt_of(r.request_id) >= FAILOVER_STRIDE}
-    assert any(before.get(step) for step in lost), "the kill was in the middle of a generation"
-    for step, generation in generations.items():
-        whole = generation.message.reasoning + generation.message.content
-        # Text on its way may lose its last piece to the record, which has it all; never one in between.
-        assert whole.startswith(said[step]), "what a watcher saw has no gap and no repetition"
-        assert said[step].startswith(before.get(step, ""))
+    assert run.result.short_answer == CANDIDATES[-1]
+    assert len(seen.texts) == WIDTH
+    assert 0 < len(seen.broken) < WIDTH, "some were broken off, and some were not"
+    assert all(0 < len(seen.before[arm]) < len(seen.texts[arm]) for arm in seen.broken)
+    assert len(set(seen.texts.values())) == 1, "what goes on elsewhere has no gap and no repetition"
+    # Text on its way may lose its last piece to the record, which has it all; never one in between.
+    assert all(text.startswith(seen.said[arm]) for arm, text in seen.texts.items())
 
 
-async def watched_with_a_kill(
-    client: HeavyClient, fleet: Fleet
-) -> tuple[Run, dict[Step, str], dict[Step, str], dict[Step, GenerationRecord]]:
-    """A run of eight arms with the busier server killed once both are busy.
+@dataclass
+class Seen:
+    """What the watcher of a run of one step saw, by arm."""
 
-    The run, what was seen of each step in all and before the kill, and what was recorded of each.
-    """
-    said, before, generations = defaultdict[Step, str](str), dict[Step, str](), dict[Step, GenerationRecord]()
-    killing: asyncio.Task[None] | None = None
+    said: dict[str, str] = field(default_factory=dict)
+    before: dict[str, str] = field(default_factory=dict)
+    """What had been said when the server was killed."""
+    generations: dict[str, GenerationRecord] = field(default_factory=dict)
 
-    async def kill() -> None:
-        infos = await until(lambda: fleet.replicas("ready"), lambda infos: all(i.running for i in infos))
-        victim = max(infos, key=lambda info: info.running)
-        before.update({step: text for step, text in said.items() if step not in generations})
-        for pid in processes_below(victim.pid) - {victim.pid}:
-            os.kill(pid, signal.SIGKILL)
+    @property
+    def broken(self) -> set[str]:
+        """The arms whose generation went on elsewhere."""
+        return {arm for arm, r in self.generations.items() if attempt_of(r.request_id) >= FAILOVER_STRIDE}
 
-    policy = PolicyDraft(early_stop=False, aggregation=AggregationMode.VOTE)
-    async with client.ask(QUESTION, policy) as stream:
+    @property
+    def texts(self) -> dict[str, str]:
+        """What was recorded of each arm."""
+        return {arm: r.message.reasoning + r.message.content for arm, r in self.generations.items()}
+
+
+async def watched_with_a_kill(client: HeavyClient, fleet: Fleet) -> tuple[Run, Seen]:
+    """A run of eight arms; the busier server is killed when all of them are in the middle of something."""
+    seen = Seen()
+    async with client.ask(QUESTION, ARMS) as stream:
         async for event in stream:
             if isinstance(event, Delta):
-                said[event.trajectory, event.step] += event.reasoning + event.content
-                killing = killing or asyncio.create_task(kill())
+                seen.said[event.trajectory] = (
+                    seen.said.get(event.trajectory, "") + event.reasoning + event.content
+                )
             elif isinstance(event.body, GenerationRecord):
-                generations[event.trajectory, event.step] = event.body
-    assert killing is not None
-    await killing
+                seen.generations[event.trajectory] = event.body
+            if len(seen.said) == WIDTH and not seen.before:
+                assert not seen.generations, "every arm is in the middle of its generation"
+                seen.before.update(seen.said)
+                await kill_the_busier(fleet)
     assert stream.run is not None
-    return await client.get(stream.run), said, before, generations
+    return await client.get(stream.run), seen
+
+
+async def kill_the_busier(fleet: Fleet) -> None:
+    """End every process of an engine at once. It is stopped first, so that its last words are none."""
+    infos = await until(lambda: fleet.replicas("ready"), lambda infos: any(i.running for i in infos))
+    guard = max(infos, key=lambda info: info.running).pid
+    engine = processes_below(guard) - {guard}
+    for how in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in engine:
+            os.kill(pid, how)
