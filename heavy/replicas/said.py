@@ -23,9 +23,15 @@ class Said:
         return bool(self.reasoning or self.content)
 
     def begin(self, request: GenerationRequest) -> GenerationRequest:
-        """The request of the next attempt: it goes on from what was said."""
+        """The request of the next attempt: it goes on from what was said, which counts towards its cap."""
         self._before = TextDelta(self.reasoning, self.content)
-        return replace(request, said_reasoning=self.reasoning, said_content=self.content)
+        left = request.tokens_max - estimated_tokens(self.reasoning) - estimated_tokens(self.content)
+        return replace(
+            request,
+            said_reasoning=self.reasoning,
+            said_content=self.content,
+            tokens_max=max(1, left),
+        )
 
     def hear(self, event: GenerationEvent) -> GenerationEvent:
         """Take an event in. The last one is given the whole text, and what all attempts cost."""
