@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any, Final, TypeVar
 import pytest
 import ray
 from ray.cluster_utils import Cluster
+from ray.util import list_named_actors
 
 from heavy.config import Settings
 from heavy.core.fleet import ReplicaInfo
@@ -26,7 +28,7 @@ from workers.fleet.served import ServedProfiles
 
 from tests_support.ray_head import TRIES
 from tests_support.servers import StoreServer
-from tests_support.up import PROFILES, processes_below
+from tests_support.up import PROFILES, Up, alive, processes_below
 from tests_support.waiting import until
 
 WITHIN_S = 60.0
@@ -156,6 +158,33 @@ async def fleet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet
     finally:
         await store.close()
         server.stop()
+
+
+def up_on(nodes: Nodes, fleet: Fleet, *profiles: str) -> Up:
+    """`heavy up` of these profiles on the cluster and the fleet's store."""
+    env = {"RAY_ADDRESS": nodes.cluster.address, "HEAVY_STORE_URL": fleet.settings.store_url}
+    return Up(profiles, "--runners", "1", env=env)
+
+
+@contextlib.asynccontextmanager
+async def stopped_by_ctrl_c(up: Up, fleet: Fleet) -> AsyncIterator[None]:
+    """Ctrl-C after the block, and then nothing of it is left: no group, no actor, no engine process."""
+    try:
+        yield
+        engines = set[int]().union(
+            *(processes_below(info.pid) for info in await fleet.replicas() if info.pid)
+        )
+        assert engines
+    finally:
+        status = await asyncio.to_thread(up.stop, signal.SIGINT)
+    said = "".join(up.output)
+    assert status == 0, said
+    assert "Traceback" not in said
+    assert placement.groups("heavy-") == {}
+    assert list_named_actors(all_namespaces=True) == []
+    assert alive(engines) == set()
+    assert await fleet.store.fleet.members() == ()
+    assert await fleet.store.fleet.wanted() == ()
 
 
 def profile(name: str, **serve: object) -> Profile:

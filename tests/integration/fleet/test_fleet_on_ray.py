@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -162,6 +163,27 @@ async def test_a_profile_that_cannot_start_is_quarantined_with_its_last_words(
     finally:
         await served.stop()
     assert placement.groups("heavy-") == {}
+
+
+async def test_a_port_that_somebody_takes_while_an_engine_loads_costs_that_start_and_no_more(
+    nodes: Nodes, fleet: Fleet, profile: MakeProfile
+) -> None:
+    await nodes.number(2)
+    slow = ("--load-s", "5")  # it binds its port when it has loaded
+    async with serving(fleet, profile("octet", replicas=1, args=slow)):
+        await change(fleet, "octet", replicas=2)
+        (loading,) = await until(lambda: loading_now(fleet), bool, within_s=60.0)
+        with socket.create_server(("127.0.0.1", int(loading.base_url.rpartition(":")[2]))):
+            ready = await fleet.until_ready(2)
+        (failures,) = await fleet.store.fleet.failures()
+    assert loading.replica not in {info.replica for info in ready}
+    assert "address already in use" in failures.reason
+    assert failures.count == 1
+
+
+async def loading_now(fleet: Fleet) -> list[ReplicaInfo]:
+    """Those whose process has its port and does not listen on it yet."""
+    return [info for info in await fleet.replicas("starting") if "loading" in info.detail]
 
 
 async def test_a_drain_replaces_the_replica_and_more_are_wanted_and_fewer(

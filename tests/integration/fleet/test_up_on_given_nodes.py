@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from ray.util import list_named_actors
 
 from heavy.client import HeavyClient
 from heavy.core.draft import PolicyDraft
@@ -18,12 +15,12 @@ from heavy.core.ids import attempt_of
 from heavy.core.policy import AggregationMode
 from heavy.core.records import Delta, GenerationRecord
 from heavy.core.runs import Run, RunState
-from heavy.replicas.router import FAILOVER_STRIDE
+from heavy.replicas.placement import FAILOVER_STRIDE
 from workers.abacus.prompting import Candidate, aggregate_prompt
 from workers.fleet import placement
 
-from .conftest import Fleet, Nodes
-from tests_support.up import READY_WITHIN_S, Up, alive, processes_below
+from .conftest import Fleet, Nodes, stopped_by_ctrl_c, up_on
+from tests_support.up import READY_WITHIN_S, processes_below
 from tests_support.waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -44,41 +41,22 @@ WIDTH = 8
 ARMS = PolicyDraft(width=WIDTH, temperature=0.0, early_stop=False, aggregation=AggregationMode.VOTE)
 
 
-def up_on(nodes: Nodes, fleet: Fleet, profile: str) -> Up:
-    env = {"RAY_ADDRESS": nodes.cluster.address, "HEAVY_STORE_URL": fleet.settings.store_url}
-    return Up([profile], "--runners", "1", env=env)
-
-
-@asynccontextmanager
-async def stopped_by_ctrl_c(up: Up, fleet: Fleet) -> AsyncIterator[None]:
-    """Ctrl-C after the block, and then nothing of it is left: no group, no actor, no engine process."""
-    try:
-        yield
-        engines = set[int]().union(
-            *(processes_below(info.pid) for info in await fleet.replicas() if info.pid)
-        )
-        assert engines
-    finally:
-        status = await asyncio.to_thread(up.stop, signal.SIGINT)
-    said = "".join(up.output)
-    assert status == 0, said
-    assert "Traceback" not in said
-    assert placement.groups("heavy-") == {}
-    assert list_named_actors(all_namespaces=True) == []
-    assert alive(engines) == set()
-    assert await fleet.store.fleet.members() == ()
-    assert await fleet.store.fleet.wanted() == ()
-
-
-async def test_ctrl_c_gives_back_what_serves_and_what_still_waits_for_room(
+async def test_what_serves_and_what_waits_for_room_outlives_a_killed_heavy_up_and_ctrl_c_gives_it_back(
     nodes: Nodes, fleet: Fleet
 ) -> None:
     await nodes.number(1)
+    killed = up_on(nodes, fleet, "octet")
+    killed.begin()
+    (before,) = await until(lambda: fleet.replicas("ready"), bool, within_s=READY_WITHIN_S)
+    await until(lambda: fleet.replicas("pending"), lambda infos: len(infos) == 1)
+    await asyncio.to_thread(killed.stop, signal.SIGKILL)
+    await until(lambda: fleet.replicas("pending"), lambda infos: not infos)
     up = up_on(nodes, fleet, "octet")
     up.begin()
     async with stopped_by_ctrl_c(up, fleet):
-        await until(lambda: fleet.replicas("ready"), bool, within_s=READY_WITHIN_S)
-        await until(lambda: fleet.replicas("pending"), lambda infos: len(infos) == 1)
+        await until(lambda: fleet.replicas("pending"), lambda infos: len(infos) == 1, READY_WITHIN_S)
+        (after,) = await fleet.replicas("ready")
+        assert (after.replica, after.pid) == (before.replica, before.pid)
         assert sorted(placement.groups("heavy-").values()) == ["CREATED", "PENDING"]
 
 
