@@ -106,9 +106,9 @@ class Nodes:
         await until(free, lambda known: known == count, within_s=WITHIN_S)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def nodes() -> Iterator[Nodes]:
-    """The cluster, for the tests of one module: a head without GPUs. Other modules have their own."""
+    """The cluster, for all tests of this folder: a head without GPUs."""
     patch = pytest.MonkeyPatch()
     for name, value in RAY_ENVIRONMENT.items():
         patch.setenv(name, value)

@@ -16,7 +16,7 @@ import pytest
 
 from heavy.coordinator.fleet import wanted_of
 from heavy.core.errors import EngineUnavailable
-from heavy.core.fleet import Wanted
+from heavy.core.fleet import ReplicaInfo, Wanted
 from heavy.profiles.schema import Profile
 from workers.fleet import placement
 from workers.fleet.served import ServedProfiles
@@ -117,20 +117,6 @@ async def test_a_hung_engine_is_ended_and_restarted(nodes: Nodes, fleet: Fleet, 
         assert after.replica == before.replica
 
 
-async def test_replicas_outlive_their_controller_and_the_next_one_minds_them(
-    nodes: Nodes, fleet: Fleet, profile: MakeProfile
-) -> None:
-    await nodes.number(2)
-    first, octet = fleet.served(), profile("octet")
-    await first.start([octet], None)
-    before = {info.replica for info in await fleet.until_ready(2)}
-    await first.stop(keep=True)
-    async with serving(fleet, octet):
-        assert {info.replica for info in await fleet.until_ready(2)} == before
-        os.kill((await fleet.replicas("ready"))[0].pid, signal.SIGKILL)
-        await fleet.until_ready(2)
-
-
 async def test_a_rolling_update_never_serves_with_fewer_than_the_minimum(
     nodes: Nodes, fleet: Fleet, profile: MakeProfile
 ) -> None:
@@ -170,7 +156,7 @@ async def test_a_port_that_somebody_takes_while_an_engine_loads_costs_that_start
 ) -> None:
     await nodes.number(2)
     slow = ("--load-s", "5")  # it binds its port when it has loaded
-    async with serving(fleet, profile("octet", replicas=1, args=slow)):
+    async with serving(fleet, profile("octet", replicas=1, replicas_max=2, args=slow)):
         await change(fleet, "octet", replicas=2)
         (loading,) = await until(lambda: loading_now(fleet), bool, within_s=60.0)
         with socket.create_server(("127.0.0.1", int(loading.base_url.rpartition(":")[2]))):
