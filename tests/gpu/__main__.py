@@ -1,11 +1,15 @@
 """What only a GPU shows: a cut-down K2 in INT4 and bf16, hosted by the replica actor, eight arms and a load.
 
     python -m tests.gpu --engine-python PATH        # the Python of an environment that has SGLang
+    python -m tests.gpu --rehearse                  # every step on the CPU, on a tiny dense model
 
 For each of INT4 and bf16: start `heavy up` with one replica on one GPU, check that it serves tool calls
 through the kimi_k2 parsers and shares the prefix among eight arms, and measure tokens/s at 1, 8 and 32
 streams through Heavy's own client against the same load straight to the server. Writes
 docs/measurements/gpu-k2.md. Exits with 3 where there is no GPU.
+
+A model whose weights are drawn at random never ends its thinking, and SGLang holds it to a grammar only after
+that: so it is asked not to think, and its tool calls come from the grammar alone.
 
 Prediction, written before any measurement: through Heavy's client at least 0.97 of the direct rate at 1 and
 8 streams and 0.93 at 32; INT4 faster than bf16 at 1 stream (less memory read a token), by 1.5 to 2.5, and
@@ -22,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,27 +55,34 @@ STREAMS = (1, 8, 32)
 TOKENS = 256
 START_WITHIN_S = 1800.0
 NO_GPU = 3
+ON_A_GPU = """
+engine_python = "{python}"
+gpus = 1
+args = ["--load-format", "dummy", "--trust-remote-code"]
+"""
+ON_THE_CPU = """
+args = ["--load-format", "dummy", "--trust-remote-code"]
+"""
 PROFILE = """
 name = "{name}"
-title = "Kimi K2's architecture, {layers} layers and {experts} experts, weights drawn at random ({kind})"
+title = "Kimi K2's architecture cut down, weights drawn at random ({kind})"
 engine = "sglang"
 model = "k2"
 context_tokens = {context}
 tool_call_dialect = "kimi_k2"
 default_tools = ["python"]
 constrained_calls = "always"
-[serve]
-model_path = "{path}"
-engine_python = "{python}"
-gpus = 1
-start_timeout_s = 1500
-args = ["--load-format", "dummy", "--trust-remote-code", "--enable-cache-report"]
+[request.extra]
+chat_template_kwargs = {{ thinking = false }}
 [limits]
 steps_max = 3
-output_tokens_per_step_max = 256
+output_tokens_per_step_max = 1024
 answer_tokens_reserved = 128
 [prices]
 usd_per_gpu_hour = 2.5
+[serve]
+model_path = "{path}"
+start_timeout_s = 1500
 """
 
 
@@ -94,18 +105,28 @@ class Seen:
 def main() -> int:
     """Run it; the exit status."""
     flags = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__.partition("\n")[0])
-    flags.add_argument("--engine-python", required=True, help="the Python of an environment with SGLang")
+    flags.add_argument("--engine-python", help="the Python of an environment with SGLang")
     flags.add_argument("--layers", type=int, default=Cut().layers)
     flags.add_argument("--experts", type=int, default=Cut().experts)
+    flags.add_argument(
+        "--rehearse", action="store_true", help="on the CPU, on a tiny dense model; writes nothing"
+    )
     given = flags.parse_args()
-    gpu = gpu_name()
+    if not given.engine_python and not given.rehearse:
+        flags.error("--engine-python is needed, or --rehearse")
+    gpu = "A rehearsal without a GPU" if given.rehearse else gpu_name()
     if not gpu:
-        print("There is no GPU here: nothing was measured.", file=sys.stderr)
+        print(
+            "There is no GPU here: nothing was measured. --rehearse goes through the steps.", file=sys.stderr
+        )
         return NO_GPU
     cut = Cut(given.layers, given.experts)
-    rates, seen = asyncio.run(measure(cut, given.engine_python))
-    PAGE.write_text(page(gpu, cut, rates, seen))
-    print(PAGE.read_text())
+    kinds = ("dense",) if given.rehearse else ("int4", "bf16")
+    rates, seen = asyncio.run(measure(cut, kinds, given.engine_python or ""))
+    text = page(gpu, cut, rates, seen)
+    if not given.rehearse:
+        PAGE.write_text(text)
+    print(text)
     return 0
 
 
@@ -122,11 +143,11 @@ def gpu_name() -> str:
     return done.stdout.splitlines()[0].strip() if done.returncode == 0 and done.stdout.strip() else ""
 
 
-async def measure(cut: Cut, python: str) -> tuple[dict[str, Rates], dict[str, Seen]]:
-    """Both kinds, one after the other."""
+async def measure(cut: Cut, kinds: Sequence[str], python: str) -> tuple[dict[str, Rates], dict[str, Seen]]:
+    """Each kind, one after the other."""
     rates, seen = {}, {}
     with tempfile.TemporaryDirectory(prefix="heavy-gpu-") as home:
-        for kind in ("int4", "bf16"):
+        for kind in kinds:
             async with serving(Path(home), cut, kind, python) as (client, base_url):
                 seen[kind] = await eight_arms(client)
                 rates[kind] = await load(base_url, Path(home) / "profiles", f"k2-{kind}")
@@ -136,12 +157,9 @@ async def measure(cut: Cut, python: str) -> tuple[dict[str, Rates], dict[str, Se
 @asynccontextmanager
 async def serving(home: Path, cut: Cut, kind: str, python: str) -> AsyncIterator[tuple[HeavyClient, str]]:
     """`heavy up` with one replica; a client of it and the replica's own address."""
-    path = write(home / kind, cut, int4=kind == "int4")
     profiles = home / "profiles"
     profiles.mkdir(exist_ok=True)
-    values = {"name": f"k2-{kind}", "kind": kind, "path": path, "python": python, "layers": cut.layers}
-    text = PROFILE.format(**values, experts=cut.experts, context=cut.context_tokens)
-    (profiles / f"{kind}.toml").write_text(text)
+    (profiles / f"{kind}.toml").write_text(profile_text(write(home / kind, cut, kind), cut, kind, python))
     from tests_support.servers import StoreServer
     from tests_support.up import Up
 
@@ -150,7 +168,7 @@ async def serving(home: Path, cut: Cut, kind: str, python: str) -> AsyncIterator
     flags = ("--profiles-dir", str(profiles))
     up = Up([f"k2-{kind}"], *flags, env={"HEAVY_STORE_URL": store.url})
     try:
-        await asyncio.wait_for(asyncio.to_thread(up.start), START_WITHIN_S)
+        await asyncio.to_thread(up.start, START_WITHIN_S)
         connected = await connect(store.url, Settings())
         (info,) = await connected.directory.replicas()
         await connected.close()
@@ -159,6 +177,13 @@ async def serving(home: Path, cut: Cut, kind: str, python: str) -> AsyncIterator
     finally:
         await asyncio.to_thread(up.stop)
         store.stop()
+
+
+def profile_text(model: Path, cut: Cut, kind: str, python: str) -> str:
+    """The profile that serves a model of `write`, on a GPU or on the CPU."""
+    where = ON_THE_CPU if kind == "dense" else ON_A_GPU
+    values = {"name": f"k2-{kind}", "kind": kind, "path": model, "context": cut.context_tokens}
+    return (PROFILE + where).format(**values, python=python)
 
 
 async def eight_arms(client: HeavyClient) -> Seen:
@@ -228,6 +253,7 @@ async def _straight(session: aiohttp.ClientSession, base_url: str, number: int) 
     }
     tokens = 0
     async with session.post(f"{base_url}/v1/chat/completions", json=body) as response:
+        response.raise_for_status()
         async for line in response.content:
             if line.startswith(b"data: {"):
                 usage = json.loads(line[6:]).get("usage")
@@ -236,11 +262,12 @@ async def _straight(session: aiohttp.ClientSession, base_url: str, number: int) 
 
 
 def page(gpu: str, cut: Cut, rates: dict[str, Rates], seen: dict[str, Seen]) -> str:
-    """The page of results."""
+    """The page of results. Kinds are compared with the last one, bf16."""
+    unquantised = list(rates.values())[-1]
     rows = [
         f"| {kind} | {streams} | {r.heavy[streams]:.0f} | {r.direct[streams]:.0f} | "
         f"{r.heavy[streams] / r.direct[streams]:.3f} | "
-        f"{rates['int4'].heavy[streams] / rates['bf16'].heavy[streams]:.2f} |"
+        f"{r.heavy[streams] / unquantised.heavy[streams]:.2f} |"
         for kind, r in rates.items()
         for streams in STREAMS
     ]
@@ -256,7 +283,7 @@ def page(gpu: str, cut: Cut, rates: dict[str, Rates], seen: dict[str, Seen]) -> 
 {gpu}; {cut.layers} of 61 layers and {cut.experts} of 384 experts, weights drawn at random, hosted by the
 replica actor. The prediction is in `tests/gpu/__main__.py`.
 
-| weights | streams | tokens/s through Heavy | straight | ratio | INT4 / bf16 |
+| weights | streams | tokens/s through Heavy | straight | ratio | against bf16 |
 |---|---|---|---|---|---|
 """
     return head + "\n".join(rows) + "\n\n" + "\n".join(shown) + "\n"

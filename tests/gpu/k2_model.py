@@ -27,10 +27,11 @@ class Cut:
     context_tokens: int = 32_768
 
 
-def write(directory: Path, cut: Cut, *, int4: bool) -> Path:
-    """The directory of a model, INT4 or bf16. Returns it."""
+def write(directory: Path, cut: Cut, kind: str) -> Path:
+    """The directory of a model: K2's in `int4` or `bf16`, or a small `dense` one to rehearse with."""
     directory.mkdir(parents=True, exist_ok=True)
-    config = _config(cut) | ({"quantization_config": _int4()} if int4 else {})
+    config = _dense(cut) if kind == "dense" else _config(cut)
+    config |= {"quantization_config": _int4()} if kind == "int4" else {}
     (directory / "config.json").write_text(json.dumps(config, indent=1))
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
         if (TOKENIZER / name).exists():
@@ -67,6 +68,39 @@ def _config(cut: Cut) -> dict[str, Any]:
         "hidden_act": "silu",
         "rms_norm_eps": 1e-6,
         "rope_theta": 50000.0,
+        "rope_scaling": {
+            "type": "yarn",
+            "factor": 64.0,
+            "original_max_position_embeddings": 4096,
+            "beta_fast": 1.0,
+            "beta_slow": 1.0,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+        },
+        **_common(cut),
+    }
+
+
+def _dense(cut: Cut) -> dict[str, Any]:
+    """What SGLang serves on a CPU: a tiny Qwen3, with the vocabulary and the tokenizer of the others."""
+    return {
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 50000.0,
+        **_common(cut),
+    }
+
+
+def _common(cut: Cut) -> dict[str, Any]:
+    return {
         "max_position_embeddings": cut.context_tokens,
         "vocab_size": VOCABULARY,
         "tie_word_embeddings": False,

@@ -16,7 +16,7 @@ from workers.launch import Place, engine_command
 
 def test_int4_and_bf16_differ_in_their_quantisation_alone(tmp_path: Path) -> None:
     int4, bf16 = (
-        json.loads((write(tmp_path / kind, Cut(), int4=kind == "int4") / "config.json").read_text())
+        json.loads((write(tmp_path / kind, Cut(), kind) / "config.json").read_text())
         for kind in ("int4", "bf16")
     )
     weights = int4.pop("quantization_config")["config_groups"]["group_0"]["weights"]
@@ -26,10 +26,9 @@ def test_int4_and_bf16_differ_in_their_quantisation_alone(tmp_path: Path) -> Non
 
 
 def test_its_profile_is_one_and_becomes_a_command_on_a_gpu(tmp_path: Path) -> None:
-    path = write(tmp_path / "int4", Cut(), int4=True)
-    values = {"name": "k2-int4", "kind": "int4", "layers": 6, "experts": 32, "context": 4096}
+    model = write(tmp_path / "int4", Cut(), "int4")
     file = tmp_path / "k2.toml"
-    file.write_text(gpu.PROFILE.format(**values, path=path, python=sys.executable))
+    file.write_text(gpu.profile_text(model, Cut(), "int4", sys.executable))
     line = " ".join(engine_command(read_profile(file), Place("127.0.0.1", 30_000)).argv)
     for part in ("--device cuda", "--load-format dummy", "--tool-call-parser kimi_k2"):
         assert part in line
@@ -41,14 +40,14 @@ def test_without_a_gpu_it_says_so_and_measures_nothing(
     monkeypatch.setattr(gpu, "gpu_name", lambda: "")
     monkeypatch.setattr(sys, "argv", ["gpu", "--engine-python", sys.executable])
     assert gpu.main() == gpu.NO_GPU
-    assert "no GPU" in capsys.readouterr().err
+    assert "no GPU here: nothing was measured. --rehearse goes" in capsys.readouterr().err
 
 
 def test_the_page_has_every_figure() -> None:
     rates = {
-        kind: gpu.Rates({n: 100.0 * n for n in gpu.STREAMS}, {n: 110.0 * n for n in gpu.STREAMS})
-        for kind in ("int4", "bf16")
+        kind: gpu.Rates({n: each * n for n in gpu.STREAMS}, {n: 1.1 * each * n for n in gpu.STREAMS})
+        for kind, each in (("int4", 100.0), ("bf16", 50.0))
     }
     text = gpu.page("a GPU", Cut(), rates, {"int4": gpu.Seen(8, 0.5), "bf16": gpu.Seen(7, 0.4)})
-    assert "| int4 | 8 | 800 | 880 | 0.909 | 1.00 |" in text
+    assert "| int4 | 8 | 800 | 880 | 0.909 | 2.00 |" in text
     assert "8 tool calls parsed" in text
