@@ -205,7 +205,7 @@ class LocalCluster:
 
     async def _start_replicas(self, profiles: list[Profile]) -> None:
         if not os.environ.get("RAY_ADDRESS"):
-            await asyncio.to_thread(_require_room, profiles)
+            await asyncio.to_thread(require_room, profiles)
         self._store = await connect(self.settings.store_url, self.settings)
         self._served = ServedProfiles(self._store, self.settings.environment(), self._progress)
         await self._served.start(profiles, self._plan.replicas)
@@ -248,7 +248,7 @@ class LocalCluster:
         return False
 
 
-def _require_room(profiles: list[Profile]) -> None:
+def require_room(profiles: list[Profile]) -> None:
     """A cluster of our own never grows: raises `ConfigError` for a replica that it can never hold."""
     cluster = placement.nodes()
     for profile in profiles:

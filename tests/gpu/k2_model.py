@@ -39,6 +39,12 @@ def write(directory: Path, cut: Cut, kind: str) -> Path:
     return directory
 
 
+def token_id(text: str) -> int:
+    """The number of a token of the tokenizer. Raises `KeyError`."""
+    vocabulary: dict[str, int] = json.loads((TOKENIZER / "tokenizer.json").read_text())["model"]["vocab"]
+    return vocabulary[text]
+
+
 def _config(cut: Cut) -> dict[str, Any]:
     return {
         "architectures": ["DeepseekV3ForCausalLM"],

@@ -29,7 +29,9 @@ def test_its_profile_is_one_and_becomes_a_command_on_a_gpu(tmp_path: Path) -> No
     model = write(tmp_path / "int4", Cut(), "int4")
     file = tmp_path / "k2.toml"
     file.write_text(gpu.profile_text(model, Cut(), "int4", sys.executable))
-    line = " ".join(engine_command(read_profile(file), Place("127.0.0.1", 30_000)).argv)
+    profile = read_profile(file)
+    assert profile.request.extra["chat_template_kwargs"] == {"thinking": False}
+    line = " ".join(engine_command(profile, Place("127.0.0.1", 30_000)).argv)
     for part in ("--device cuda", "--load-format dummy", "--tool-call-parser kimi_k2"):
         assert part in line
 

@@ -8,7 +8,10 @@ import pytest
 
 from heavy.config import Settings
 from heavy.core.errors import ConfigError
-from workers.local import LocalCluster, LocalPlan
+from heavy.profiles.loader import read_profile
+from workers.fleet import placement
+from workers.fleet.placement import Node
+from workers.local import LocalCluster, LocalPlan, require_room
 
 
 @pytest.fixture
@@ -31,3 +34,16 @@ async def test_a_fault_in_who_may_call_ends_it_at_once(
     with pytest.raises(ConfigError, match=fault):
         await cluster.start()
     assert started == []
+
+
+def test_gpus_that_a_cluster_of_our_own_can_never_have_are_told_by_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.toml"
+    head = 'name = "mine"\ntitle = "Mine"\nengine = "simulated"\nmodel = "m"\ncontext_tokens = 4096\n'
+    file.write_text(f"{head}[serve]\ngpus = 8\n")
+    machine = Node("127.0.0.1", {"CPU": 2.0}, {"CPU": 2.0})
+    monkeypatch.setattr(placement, "nodes", lambda: [machine])
+    says = r"mine\.toml:7: serve\.gpus: a replica of mine needs 8 GPU on one node; .* set RAY_ADDRESS"
+    with pytest.raises(ConfigError, match=says):
+        require_room([read_profile(file)])
