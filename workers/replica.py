@@ -184,14 +184,12 @@ class Replica:
     async def _new_engine(self) -> Gang | RemoteEndpoint:
         if self._profile.engine == "remote":
             return RemoteEndpoint(self._replica, self._profile)
-        host = "127.0.0.1"
         if self._group:
             await self._join_ranks()
-            host = await asyncio.to_thread(placement.serving_host)
         return Gang(
             self._replica,
             self._profile,
-            host,
+            await asyncio.to_thread(placement.serving_host),
             self._ranks,
             heard=self._hear,
             traces=self._settings.otlp_endpoint,

@@ -88,12 +88,22 @@ class Wanted:
     """How often a person has asked for a new start: another number, another revision."""
     dismissed: bool = False
     """Its replicas go at once, whatever they have in flight."""
+    asked: str = ""
+    """A digest of what was asked for the last time; what differs from it, administrators have changed."""
+    asked_ms: int = 0
+    """When that was."""
 
     @property
     def revision(self) -> str:
         """A short digest of the definition: a replica of another one is out of date."""
         text = f"{self.restarts}\n{self.definition}"
         return hashlib.sha256(text.encode()).hexdigest()[:REVISION_CHARS]
+
+    def current(self, failures: Failures | None) -> Failures | None:
+        """The failures, unless they are history: of another revision, or from before it was asked for."""
+        if failures is None or failures.revision != self.revision or failures.last_ms < self.asked_ms:
+            return None
+        return failures
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
+from pydantic import ValidationError
 from ray.exceptions import RayError
 
 from heavy.core import clock
-from heavy.core.errors import HeavyError, NotFound
+from heavy.core.errors import ConfigError, HeavyError, NotFound
 from heavy.core.fleet import Member, Phase, ReplicaInfo, ReplicaState, Wanted
 from heavy.profiles.schema import Profile
 from heavy.store.api import Store
@@ -33,6 +34,7 @@ from workers.fleet.plan import (
     Leave,
     Sight,
     Sweep,
+    Tell,
     failed_again,
     plan,
 )
@@ -55,6 +57,7 @@ class Controller:
         self._environment = environment
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._trends: dict[str, Trend] = {}
+        self._heard_ms: dict[str, int] = {}
         self._ending: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -72,6 +75,7 @@ class Controller:
     async def _lead(self, hands: Hands, epoch: int) -> None:
         """Reconcile while the lease lasts. Raises `LeaseLost`, `StoreUnavailable`, `RayError`."""
         logger.info("leading the fleet (epoch %d)", epoch)
+        self._heard_ms.clear()
         for member in await self._store.fleet.members():
             if member.launched:
                 hands.begin(member.replica)
@@ -91,7 +95,7 @@ class Controller:
         members, failures = await fleet.members(), await fleet.failures()
         actors, groups = await hands.look()
         infos = {info.replica: info for info in await self._store.directory.replicas()}
-        sight = Sight(actors, groups, infos)
+        sight = Sight(actors, groups, infos, self._hear(members, groups, infos))
         wanted = await self._scale(await fleet.wanted(), infos.values())
         timeouts = {m.profile: profile_of(m.definition).serve.drain_timeout_s for m in members}
         actions = plan(wanted, members, sight, failures, clock.now_ms(), timeouts)
@@ -99,6 +103,17 @@ class Controller:
             await self._do(action, hands, epoch)
         await self._show_waiting(members, sight, hands)
         return any(isinstance(action, Add | Leave) for action in actions)
+
+    def _hear(
+        self, members: Iterable[Member], groups: Mapping[str, str], infos: Mapping[str, ReplicaInfo]
+    ) -> dict[str, int]:
+        """When each member last spoke, or had no place to speak from; what is new to this leader: now."""
+        now_ms, before = clock.now_ms(), self._heard_ms
+        self._heard_ms = {
+            name: now_ms if speaks(infos.get(name)) or not placed(groups, name) else before.get(name, now_ms)
+            for name in (member.replica for member in members)
+        }
+        return self._heard_ms
 
     async def _do(self, action: Action, hands: Hands, epoch: int) -> None:
         fleet = self._store.fleet
@@ -113,7 +128,8 @@ class Controller:
             case Drain(member, reason):
                 logger.info("%s drains: %s", member.replica, reason)
                 await self._enter(member, Phase.DRAINING, reason, epoch)
-                await hands.drain(member.replica)
+            case Tell(member):
+                hands.drain(member.replica)
             case Leave(member, reason, failed):
                 logger.log(
                     logging.WARNING if failed else logging.INFO, "%s leaves: %s", member.replica, reason
@@ -149,7 +165,10 @@ class Controller:
                 lines = (await self._store.fleet.log(member.replica))[-LAST_LINES:]
                 reason += " Its last words:" + "".join(f"\n    {line}" for line in lines)
         streaks = {one.profile: one for one in await self._store.fleet.failures()}
-        failures = failed_again(streaks.get(member.profile), member, reason, clock.now_ms())
+        before = streaks.get(member.profile)
+        for wanted in await self._store.fleet.wanted():
+            before = wanted.current(before) if wanted.profile == member.profile else before
+        failures = failed_again(before, member, reason, clock.now_ms())
         await self._store.fleet.put_failures(failures, epoch=epoch)
         if failures.quarantined:
             logger.error(
@@ -197,18 +216,36 @@ class Controller:
     async def _show_waiting(self, members: Iterable[Member], sight: Sight, hands: Hands) -> None:
         """Show those that cannot speak for themselves yet, with what they wait for."""
         for member in members:
-            if member.replica in sight.infos and sight.infos[member.replica].pid:
-                continue
-            if member.phase is Phase.LEAVING or sight.groups.get(member.replica) != "PENDING":
+            if member.phase is Phase.LEAVING or speaks(sight.infos.get(member.replica)):
                 continue
             profile = profile_of(member.definition)
-            info = pending_info(member, profile, await hands.missing(profile))
+            if placed(sight.groups, member.replica):
+                since_ms, detail = sight.heard_ms[member.replica], "it has its place; waiting for its process"
+            else:
+                since_ms, detail = member.created_ms, await hands.missing(profile)
+            info = pending_info(member, profile, since_ms, detail or "waiting for its place on the cluster")
             await self._store.directory.announce_replica(info, ttl_s=PENDING_TTL_S)
 
 
+def speaks(info: ReplicaInfo | None) -> bool:
+    """Whether a replica has announced itself; what is pending, its controller has announced."""
+    return info is not None and info.state != ReplicaState.PENDING
+
+
+def placed(groups: Mapping[str, str], replica: str) -> bool:
+    """Whether Ray has found room for it, or it needs none."""
+    return groups.get(replica, "CREATED") == "CREATED"
+
+
 def profile_of(definition: str) -> Profile:
-    """The profile that a definition holds."""
-    return Profile.model_validate_json(definition)
+    """The profile that a definition holds. Raises `ConfigError` for one that another version has noted."""
+    try:
+        return Profile.model_validate_json(definition)
+    except ValidationError as error:
+        raise ConfigError(
+            f"A profile in the store cannot be read by this version of Heavy: {error} "
+            "`heavy replicas update NAME --file NAME.toml` replaces it."
+        ) from error
 
 
 def new_member(wanted: Wanted, number: int) -> Member:
@@ -222,8 +259,8 @@ def new_member(wanted: Wanted, number: int) -> Member:
     )
 
 
-def pending_info(member: Member, profile: Profile, missing: str) -> ReplicaInfo:
-    """How a replica is shown that waits for resources."""
+def pending_info(member: Member, profile: Profile, since_ms: int, detail: str) -> ReplicaInfo:
+    """How a replica is shown that waits for resources, or for its process."""
     return ReplicaInfo(
         replica=member.replica,
         profile=member.profile,
@@ -232,7 +269,7 @@ def pending_info(member: Member, profile: Profile, missing: str) -> ReplicaInfo:
         model=profile.model,
         state=ReplicaState.PENDING,
         in_flight_max=profile.serve.in_flight_max,
-        detail=missing or "waiting for its place on the cluster",
+        detail=detail,
         revision=member.revision,
-        since_ms=member.created_ms,
+        since_ms=since_ms,
     )

@@ -93,7 +93,9 @@ def nodes() -> list[Node]:
 
 
 def serving_host() -> str:
-    """Where an engine on this node listens: loopback while the whole cluster is one machine."""
+    """Where an engine on this node listens: loopback without a cluster, or while all of it is one machine."""
+    if not _ray.is_initialized():
+        return "127.0.0.1"
     addresses = {str(row["NodeManagerAddress"]) for row in _ray.nodes() if row["Alive"]}
     return "127.0.0.1" if len(addresses) <= 1 else node_address()
 

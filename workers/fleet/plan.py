@@ -19,7 +19,7 @@ BACKOFF_MAX_S: Final = 300.0
 STEADY_S: Final = 60.0
 """A replica that has been ready for so long ends the streak of failures."""
 SILENT_S: Final = 180.0
-"""A replica with its resources and an actor, but no announcement for so long, is taken for lost."""
+"""A replica with its resources and an actor that has not spoken for so long is taken for lost."""
 IDLE_BEFORE_LEAVING_S: Final = 3.0
 """A draining replica leaves once it has reported no work, so long after routers could have learnt of it."""
 ROOM_PATIENCE_S: Final = 10.0
@@ -34,6 +34,8 @@ class Sight:
     groups: Mapping[str, str] = field(default_factory=dict)
     """Ray's word for the state of each group."""
     infos: Mapping[str, ReplicaInfo] = field(default_factory=dict)
+    heard_ms: Mapping[str, int] = field(default_factory=dict)
+    """When each replica last spoke for itself, or had no place yet to speak from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,17 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Let a member finish what it has."""
+    """A member is to finish what it has."""
 
     member: Member
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell a draining member, which still accepts work, to accept no more."""
+
+    member: Member
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +97,7 @@ class Forgive:
     profile: str
 
 
-Action = Add | Launch | Drain | Leave | Erase | Sweep | Forgive
+Action = Add | Launch | Drain | Tell | Leave | Erase | Sweep | Forgive
 
 
 def plan(
@@ -105,11 +114,12 @@ def plan(
     actions: list[Action] = [Erase(member) for member in members if member.phase is Phase.LEAVING]
     actions += _sweeps(members, sight)
     for profile in sorted({*by_profile, *(member.profile for member in members)}):
+        asked = by_profile.get(profile)
         one = _Profile(
-            by_profile.get(profile),
+            asked,
             [member for member in members if member.profile == profile],
             sight,
-            streaks.get(profile),
+            asked.current(streaks.get(profile)) if asked else None,
             now_ms,
             drain_timeout_s.get(profile, 0.0),
         )
@@ -178,9 +188,8 @@ class _Profile:
             return info.detail or "it gave up"
         if member.replica not in self.sight.actors:
             return "its process or its node is gone"
-        silent_s = (self.now_ms - max(member.since_ms, member.created_ms)) / 1000
-        placed = self.sight.groups.get(member.replica, "CREATED") == "CREATED"
-        if info is None and placed and silent_s > SILENT_S:
+        heard_ms = self.sight.heard_ms.get(member.replica, member.created_ms)
+        if (self.now_ms - max(member.since_ms, heard_ms)) / 1000 > SILENT_S:
             return f"it has said nothing for {SILENT_S:g} s"
         return ""
 
@@ -190,16 +199,21 @@ class _Profile:
                 yield Leave(member, reason, failed=member.phase is Phase.SERVING)
 
     def _departures(self, lost: Mapping[str, str]) -> Iterator[Action]:
-        """Those that drain and are done, or out of time."""
+        """Those that drain: told so until they show it; gone when they are done, or out of time."""
         for member in self.members:
             if member.phase is not Phase.DRAINING or member.replica in lost:
                 continue
             info, drained_s = self.sight.infos.get(member.replica), (self.now_ms - member.since_ms) / 1000
-            idle = info is not None and info.running + info.waiting == 0  # silence is no idleness
-            if idle and drained_s >= IDLE_BEFORE_LEAVING_S:
-                yield Leave(member, member.reason)
-            elif drained_s >= self.drain_timeout_s:
+            if drained_s >= self.drain_timeout_s:
                 yield Leave(member, f"{member.reason}; it was still busy after {self.drain_timeout_s:g} s")
+            elif self._ready(member):
+                yield Tell(member)
+            elif info is not None and self._has_been_idle(info, member):  # silence is no idleness
+                yield Leave(member, member.reason)
+
+    def _has_been_idle(self, info: ReplicaInfo, member: Member) -> bool:
+        closed_s = (self.now_ms - max(member.since_ms, info.since_ms)) / 1000
+        return info.running + info.waiting == 0 and closed_s >= IDLE_BEFORE_LEAVING_S
 
     # -- towards what is wanted
 
@@ -233,12 +247,12 @@ class _Profile:
         after = ready - self._ready(leaving)
         cramped = any(self._waits_for_room(member) for member in current)
         least = max(1, wanted.replicas - 1) if cramped else wanted.replicas
-        if after >= least or not self._ready(leaving) or wanted.replicas == 0:
+        if after >= least or self._is_coming_up(leaving) or wanted.replicas == 0:
             yield Drain(leaving, "replaced by a newer revision")
 
     def _may_add(self, wanted: Wanted) -> bool:
         failures = self.failures
-        if failures is None or failures.revision != wanted.revision:
+        if failures is None:
             return True
         pause_s = backoff_s(failures.count)
         return not failures.quarantined and self.now_ms >= failures.last_ms + pause_s * 1000
@@ -257,12 +271,22 @@ class _Profile:
         info = self.sight.infos.get(member.replica)
         return info is not None and info.state == ReplicaState.READY
 
+    def _is_coming_up(self, member: Member) -> bool:
+        """Whether it does not serve yet; one that is silent or ill for a moment may serve again."""
+        if self.sight.groups.get(member.replica) == "PENDING":
+            return True
+        info = self.sight.infos.get(member.replica)
+        return info is not None and info.state in (ReplicaState.PENDING, ReplicaState.STARTING)
+
     def _proves_well(self, member: Member, failures: Failures) -> bool:
-        """Whether it has long been ready, of the very revision that has failed."""
+        """Whether it got ready after the last failure, of the same revision, and has stayed so for long.
+
+        One that was ready all along says nothing about why others fail.
+        """
         info = self.sight.infos.get(member.replica)
         if info is None or not self._ready(member) or member.revision != failures.revision:
             return False
-        return self.now_ms - info.since_ms >= STEADY_S * 1000
+        return info.since_ms >= failures.last_ms and self.now_ms - info.since_ms >= STEADY_S * 1000
 
     def _waits_for_room(self, member: Member) -> bool:
         waiting = self.sight.groups.get(member.replica) == "PENDING"

@@ -15,6 +15,7 @@ from workers.fleet.plan import (
     Leave,
     Sight,
     Sweep,
+    Tell,
     failed_again,
     plan,
 )
@@ -35,9 +36,15 @@ class World:
     groups: dict[str, str] = field(default_factory=dict)
     infos: dict[str, ReplicaInfo] = field(default_factory=dict)
     doomed: set[str] = field(default_factory=set)
+    doomed_names: set[str] = field(default_factory=set)
+    """Replicas that give up, whatever their revision."""
     busy: set[str] = field(default_factory=set)
     muted: set[str] = field(default_factory=set)
     """Those whose announcements are lost."""
+    deaf: set[str] = field(default_factory=set)
+    """Those that are told to drain in vain."""
+    draining: set[str] = field(default_factory=set)
+    heard_ms: dict[str, int] = field(default_factory=dict)
     numbers: int = 0
 
     def step(self) -> list[Action]:
@@ -45,7 +52,7 @@ class World:
         actions = plan(
             self.wanted.values(),
             list(self.members.values()),
-            Sight(frozenset(self.actors), dict(self.groups), dict(self.infos)),
+            Sight(frozenset(self.actors), dict(self.groups), dict(self.infos), dict(self.heard_ms)),
             self.failures.values(),
             self.now_ms,
             dict.fromkeys(self.wanted, 30.0),
@@ -76,12 +83,16 @@ class World:
                 self._enter(member, Phase.DRAINING, reason)
             case Leave(member, reason, failed):
                 if failed:
+                    wanted = self.wanted.get(member.profile)
                     before = self.failures.get(member.profile)
+                    before = wanted.current(before) if wanted else before
                     self.failures[member.profile] = failed_again(before, member, reason, self.now_ms)
                 self._enter(member, Phase.LEAVING, reason)
             case Erase(member):
                 self._gone(member.replica)
                 self.members.pop(member.replica, None)
+            case Tell(member):
+                self.draining |= {member.replica} - self.deaf
             case Sweep(replica):
                 self._gone(replica)
             case Forgive(profile):
@@ -91,6 +102,8 @@ class World:
         """Groups are placed while there is room, and what is placed gets ready, or gives up."""
         self.now_ms += STEP_MS
         for name, state in list(self.groups.items()):
+            if state == "PENDING" or name in self.infos:
+                self.heard_ms[name] = self.now_ms
             placed = sum(other == "CREATED" for other in self.groups.values())
             if state == "PENDING" and placed < self.room:
                 self.groups[name] = "CREATED"
@@ -119,8 +132,9 @@ class World:
         if member is None or name in self.muted:
             self.infos.pop(name, None)
             return
-        doomed = member.revision in self.doomed
-        state = ReplicaState.FAILED if doomed else ReplicaState.READY
+        doomed = member.revision in self.doomed or name in self.doomed_names
+        state = ReplicaState.DRAINING if name in self.draining else ReplicaState.READY
+        state = ReplicaState.FAILED if doomed else state
         before = self.infos.get(name)
         same = before is not None and before.state == state
         self.infos[name] = ReplicaInfo(

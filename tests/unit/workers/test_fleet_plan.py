@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from heavy.core.fleet import Member, Phase
 from workers.fleet.plan import (
     QUARANTINE_AFTER,
+    SILENT_S,
     STEADY_S,
     Drain,
     Erase,
     Launch,
     Leave,
     Sweep,
+    Tell,
     backoff_s,
 )
 
@@ -51,6 +53,44 @@ def test_a_streak_ends_when_a_replica_has_been_ready_for_long() -> None:
     assert "p" not in world.failures
 
 
+def test_a_replica_that_was_ready_all_along_does_not_excuse_one_that_always_fails() -> None:
+    world = World(room=8, wanted={"p": want(number=1)})
+    world.settle(int(STEADY_S) + 10)
+    world.doomed_names = {f"p-{number}" for number in range(1, 20)}
+    world.wanted["p"] = want(number=2)
+    world.settle(150)
+    assert world.ready() == ["p-0"]
+    assert world.failures["p"].quarantined
+    assert world.numbers == 1 + QUARANTINE_AFTER
+
+
+def test_a_replica_that_has_long_served_and_is_silent_for_a_moment_stays() -> None:
+    world = World(wanted={"p": want(number=1)})
+    world.settle(2 * int(SILENT_S))
+    (old,) = world.ready()
+    world.muted.add(old)
+    world.settle(int(SILENT_S) - 5)
+    assert world.members[old].phase is Phase.SERVING
+    world.muted.clear()
+    world.settle(2)
+    assert world.ready() == [old]
+    world.muted.add(old)
+    world.settle(int(SILENT_S) + 5)
+    assert old not in world.members
+
+
+def test_a_replica_that_waited_long_for_its_place_has_its_time_to_start() -> None:
+    world = World(room=0, wanted={"p": want(number=1)})
+    world.settle(2 * int(SILENT_S))
+    (late,) = world.members
+    world.muted.add(late)
+    world.room = 1
+    world.settle(int(SILENT_S) - 5)
+    world.muted.clear()
+    world.settle(2)
+    assert world.ready() == [late]
+
+
 def test_what_always_fails_is_tried_ever_more_slowly_and_then_quarantined_with_its_reason() -> None:
     wanted = want(number=1)
     world = World(wanted={"p": wanted}, doomed={wanted.revision})
@@ -71,6 +111,17 @@ def test_a_quarantined_profile_is_started_again_when_it_changes() -> None:
     world.wanted["p"] = good
     world.settle(10)
     assert world.revisions() == {good.revision}
+
+
+def test_what_failed_before_it_was_asked_for_again_is_history() -> None:
+    bad = want(number=1)
+    world = World(wanted={"p": bad}, doomed={bad.revision})
+    world.settle(120)
+    assert world.failures["p"].quarantined
+    world.doomed.clear()
+    world.wanted["p"] = replace(bad, asked_ms=world.now_ms)
+    world.settle(10)
+    assert len(world.ready()) == 1
 
 
 def test_an_administrators_restart_is_another_revision() -> None:
@@ -114,6 +165,19 @@ def test_an_update_of_a_single_replica_without_room_waits_instead_of_serving_not
     assert world.revisions() == {world.wanted["p"].revision}
 
 
+def test_an_update_without_room_keeps_its_only_replica_though_it_is_silent_for_a_moment() -> None:
+    world = World(room=1, wanted={"p": want(number=1)})
+    world.settle(10)
+    (only,) = world.ready()
+    world.wanted["p"] = want(number=1, definition='{"new": true}')
+    world.settle(30)
+    world.muted.add(only)
+    world.settle(5)
+    world.muted.clear()
+    world.settle(5)
+    assert world.ready() == [only]
+
+
 def test_an_update_that_fails_leaves_the_old_ones_serving() -> None:
     world = World(room=8, wanted={"p": want(number=2)})
     world.settle(10)
@@ -140,6 +204,19 @@ def test_a_draining_replica_leaves_when_it_has_nothing_in_flight_or_its_time_is_
     assert len(world.ready()) == 2
     world.settle(30)
     assert busy not in world.members
+
+
+def test_a_draining_replica_that_still_accepts_work_is_told_again_and_does_not_leave_before() -> None:
+    world = World(wanted={"p": want(number=1)})
+    world.settle(10)
+    (deaf,) = world.ready()
+    world.deaf.add(deaf)
+    world.wanted["p"] = replace(world.wanted["p"], drained=(deaf,))
+    world.settle(10)
+    assert Tell(world.members[deaf]) in world.step()
+    world.deaf.clear()
+    world.settle(10)
+    assert deaf not in world.members
 
 
 def test_a_draining_replica_that_is_silent_is_not_taken_for_idle() -> None:
