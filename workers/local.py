@@ -71,6 +71,7 @@ class LocalCluster:
         self._directory = tempfile.TemporaryDirectory(prefix="heavy-", ignore_cleanup_errors=True)
         self._ray_address = ""
         self._revivals = 0
+        self._runner_prefix = "runner-"
         self._runner_numbers = itertools.count()
         self.settings = settings
         self.runners: dict[str, Any] = {}
@@ -79,13 +80,17 @@ class LocalCluster:
         self.coordinator: CoordinatorProcess | None = None
 
     async def start(self) -> None:
-        """Store, Ray, replicas and runners, coordinator. On any error everything is taken down again."""
+        """Stores, Ray, runners and coordinator; then wait for the replicas, which may take long.
+
+        The coordinator shows how they come up. On any error everything is taken down again.
+        """
         try:
             profiles = self._profiles()
             await self._start_stores()
             await self._start_ray()
-            await self._start_actors(profiles)
-            await self._start_coordinator()
+            await self._ask_for_replicas(profiles)
+            await self._start_runners_and_coordinator()
+            await self._mind_until_served()
         except BaseException:
             await self.stop()
             raise
@@ -174,20 +179,35 @@ class LocalCluster:
             self._progress("ray", "lost", "it did not come up; trying once more")
             await _init_ray(arguments)
         self._ray_address = given or str(ray.get_runtime_context().gcs_address)
+        if given:  # others may have runners there
+            self._runner_prefix = f"runner-{secrets.token_hex(3)}-"
         self._progress("ray", "ready", "given" if given else "local cluster")
 
-    async def _start_actors(self, profiles: list[Profile]) -> None:
+    async def _start_runners_and_coordinator(self) -> None:
         starts = [self._start_runner() for _ in range(self._plan.runners)]
         try:
             async with asyncio.TaskGroup() as group:
-                for start in (*starts, self._start_replicas(profiles)):
+                for start in (*starts, self._start_coordinator()):
                     group.create_task(start)
         except* HeavyError as failures:
             raise failures.exceptions[0] from None
 
+    async def _mind_until_served(self) -> None:
+        """Wait for the replicas, while what dies meanwhile is replaced."""
+        assert self._served is not None
+        minding = asyncio.ensure_future(self.watch())
+        ready = asyncio.ensure_future(self._served.until_ready(patient=self._plan.keep_replicas))
+        try:
+            await asyncio.wait({minding, ready}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (minding, ready):
+                task.cancel()
+            await asyncio.gather(minding, ready, return_exceptions=True)
+        await (ready if ready.done() and not ready.cancelled() else minding)
+
     async def _start_runner(self) -> None:
         """One more runner, under a name of its own: Ray keeps the name of a dead actor for a while."""
-        name = f"runner-{next(self._runner_numbers)}"
+        name = f"{self._runner_prefix}{next(self._runner_numbers)}"
         self._progress(name, "starting", "")
         handle = actors.runner_actor(name, self.settings.environment(), self.settings.runner_in_flight_max)
         self.runners[name] = handle
@@ -203,12 +223,12 @@ class LocalCluster:
             ray.kill(self.runners[name])
             self._progress(name, "lost", str(error))
 
-    async def _start_replicas(self, profiles: list[Profile]) -> None:
+    async def _ask_for_replicas(self, profiles: list[Profile]) -> None:
         if not os.environ.get("RAY_ADDRESS"):
             await asyncio.to_thread(require_room, profiles)
         self._store = await connect(self.settings.store_url, self.settings)
         self._served = ServedProfiles(self._store, self.settings.environment(), self._progress)
-        await self._served.start(profiles, self._plan.replicas)
+        await self._served.ask(profiles, self._plan.replicas)
 
     async def _stop_replicas(self) -> None:
         served, self._served = self._served, None

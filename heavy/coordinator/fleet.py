@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -66,7 +67,7 @@ async def with_reserved(reservations: Reservations, infos: Sequence[ReplicaInfo]
 
 def served_of(wanted: Wanted, failures: Failures | None) -> Served:
     """How an administrator sees it. Failures of another revision are history."""
-    current = failures if failures and failures.revision == wanted.revision else None
+    current = wanted.current(failures)
     return Served(
         profile=wanted.profile,
         replicas=wanted.replicas,
@@ -86,13 +87,29 @@ def wanted_of(profile: Profile, before: Wanted | None = None, replicas: int | No
     number = least if before is None else max(least, min(before.replicas, most))
     return Wanted(
         profile=profile.name,
-        definition=profile.model_dump_json(),
+        definition=profile.model_dump_json(exclude_defaults=True),  # what a newer Heavy adds updates nothing
         replicas=number,
         replicas_min=least,
         replicas_max=most,
         drained=before.drained if before else (),
         restarts=before.restarts if before else 0,
+        asked=before.asked if before else "",
+        asked_ms=before.asked_ms if before else 0,
     )
+
+
+def asked_for(profile: Profile, before: Wanted | None, replicas: int | None, now_ms: int) -> Wanted:
+    """What is wanted once somebody asks to have a profile served, for the first time or again.
+
+    Asking for the same as the last time lets stand what administrators have changed since, so that a
+    coordinator may be restarted; and what failed in vain is tried again.
+    """
+    fresh = wanted_of(profile, before, replicas)
+    text = f"{fresh.replicas_min} {fresh.replicas_max}\n{fresh.definition}"
+    asked = hashlib.sha256(text.encode()).hexdigest()
+    if before is not None and before.asked == asked and not before.dismissed:
+        return replace(before, asked_ms=now_ms)
+    return replace(fresh, asked=asked, asked_ms=now_ms)
 
 
 def _parsed(asked: ProfileChange) -> Profile | None:
@@ -110,9 +127,9 @@ def _parsed(asked: ProfileChange) -> Profile | None:
 
 def _check(asked: ProfileChange) -> None:
     violations = [
-        FieldViolation(name, f"is {number}; it must be from {least} to {REPLICAS_MAX}")
-        for name, number, least in (("replicas", asked.replicas, 0), ("replicas_max", asked.replicas_max, 0))
-        if number is not None and not least <= number <= REPLICAS_MAX
+        FieldViolation(name, f"is {number}; it must be from 0 to {REPLICAS_MAX}")
+        for name, number in (("replicas", asked.replicas), ("replicas_max", asked.replicas_max))
+        if number is not None and not 0 <= number <= REPLICAS_MAX
     ]
     if violations:
         raise InvalidRequest(tuple(violations))
@@ -124,6 +141,10 @@ def _changed(before: Wanted, asked: ProfileChange, profile: Profile | None) -> W
         most = max(asked.replicas, wanted.replicas_max if wanted.replicas_max > wanted.replicas_min else 0)
         wanted = replace(wanted, replicas=asked.replicas, replicas_min=asked.replicas, replicas_max=most)
     if asked.replicas_max is not None:
-        most = max(asked.replicas_max, wanted.replicas_min)
+        if (most := asked.replicas_max) < wanted.replicas_min:
+            problem = (
+                f"is {most}, less than the {wanted.replicas_min} there are at least; change replicas too"
+            )
+            raise InvalidRequest((FieldViolation("replicas_max", problem),))
         wanted = replace(wanted, replicas=min(wanted.replicas, most), replicas_max=most)
     return replace(wanted, restarts=wanted.restarts + 1) if asked.restart else wanted

@@ -81,7 +81,8 @@ class RedisFleet:
         for _ in range(CHANGE_ATTEMPTS):
             before = await self._one(FLEET_WANTED, profile)
             if before is None:
-                raise NotFound(f"No profile {profile!r:.80} is served here.")
+                served = ", ".join(one.profile for one in await self.wanted()) or "none"
+                raise NotFound(f"No profile {profile!r:.80} is served here; served are: {served}.")
             after = change(load(Wanted, before))
             answer, *_ = await self._link.script(
                 f"change what is wanted of {profile}",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from heavy.coordinator.fleet import wanted_of
+from heavy.coordinator.fleet import asked_for
 from heavy.core import clock
-from heavy.core.errors import EngineUnavailable, HeavyError
+from heavy.core.errors import EngineUnavailable, HeavyError, StoreUnavailable
 from heavy.core.fleet import ReplicaInfo, ReplicaState, Wanted
 from heavy.profiles.schema import Profile
 from heavy.store.api import Store
@@ -34,20 +35,27 @@ class ServedProfiles:
         self._profiles: dict[str, Profile] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self, profiles: Sequence[Profile], replicas: int | None) -> None:
-        """Ask for the replicas and wait until every profile has as many as it needs at least.
-
-        Raises `EngineUnavailable` with the engine's last words when one cannot start. Waiting for room on a
-        cluster that may grow has no bound: the view says what is missing.
-        """
+    async def ask(self, profiles: Sequence[Profile], replicas: int | None) -> None:
+        """Ask for the replicas, and begin to mind them."""
         before = {one.profile: one for one in await self._store.fleet.wanted()}
         self._profiles = {profile.name: profile for profile in profiles}
-        asked = {p.name: wanted_of(p, before.get(p.name), replicas) for p in profiles}
-        for wanted in asked.values():
-            await self._store.fleet.want(wanted)
+        for profile in profiles:
+            asked = asked_for(profile, before.get(profile.name), replicas, clock.now_ms())
+            await self._store.fleet.want(asked)
         self._tasks = [asyncio.create_task(self._controller.run()), asyncio.create_task(self._show_forever())]
-        while not await self._ready(asked):
-            await self._raise_failures(asked)
+
+    async def until_ready(self, *, patient: bool = False) -> None:
+        """Wait until every profile has as many replicas as it needs at least; those of before count.
+
+        Raises `EngineUnavailable` with the engine's last words at the first failure; if `patient`, only for a
+        profile of which none serves and none is tried any more. Waiting for room on a cluster that may grow
+        has no bound: the view says what is missing.
+        """
+        while True:
+            self.check()
+            with contextlib.suppress(StoreUnavailable):  # an outage is waited out
+                if await self._enough_serve(patient=patient):
+                    return
             await asyncio.sleep(POLL_S)
 
     def check(self) -> None:
@@ -81,18 +89,19 @@ class ServedProfiles:
         for profile in profiles:
             await self._store.fleet.unwant(profile)
 
-    async def _ready(self, asked: Mapping[str, Wanted]) -> bool:
+    async def _enough_serve(self, *, patient: bool) -> bool:
+        """Raises `EngineUnavailable`, `StoreUnavailable`."""
+        wanted = [one for one in await self._store.fleet.wanted() if one.profile in self._profiles]
         infos = await self._store.directory.replicas()
-        ready = [(info.profile, info.revision) for info in infos if info.state == ReplicaState.READY]
-        return all(
-            ready.count((wanted.profile, wanted.revision)) >= wanted.replicas_min for wanted in asked.values()
-        )
-
-    async def _raise_failures(self, asked: Mapping[str, Wanted]) -> None:
-        self.check()
-        for one in await self._store.fleet.failures():
-            if one.profile in asked and one.revision == asked[one.profile].revision:
-                raise EngineUnavailable(one.reason)
+        ready = Counter(info.profile for info in infos if info.state == ReplicaState.READY)
+        if all(ready[one.profile] >= one.replicas_min for one in wanted):
+            return True
+        failures = {one.profile: one for one in await self._store.fleet.failures()}
+        for one in wanted:
+            failed = one.current(failures.get(one.profile))
+            if failed and not (patient and (ready[one.profile] or not failed.quarantined)):
+                raise EngineUnavailable(failed.reason)
+        return False
 
     async def _show_forever(self) -> None:
         while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -34,14 +33,12 @@ MakeProfile = Callable[..., Profile]
 async def serving(fleet: Fleet, *profiles: Profile, wait: bool = True) -> AsyncIterator[ServedProfiles]:
     """The profiles served for a block; afterwards the cluster holds nothing of theirs."""
     served = fleet.served()
-    start = asyncio.create_task(served.start(profiles, None))
     try:
+        await served.ask(profiles, None)
         if wait:
-            await start
+            await served.until_ready()
         yield served
     finally:
-        start.cancel()
-        await asyncio.gather(start, return_exceptions=True)
         await served.stop()
     assert placement.groups("heavy-") == {}
 
@@ -144,8 +141,9 @@ async def test_a_profile_that_cannot_start_is_quarantined_with_its_last_words(
     await nodes.number(1)
     served = fleet.served()
     try:
+        await served.ask([profile("octet", replicas=1, args=("--nonsense",))], None)
         with pytest.raises(EngineUnavailable, match=r"status 2[\s\S]*unrecognized arguments: --nonsense"):
-            await served.start([profile("octet", replicas=1, args=("--nonsense",))], None)
+            await served.until_ready()
     finally:
         await served.stop()
     assert placement.groups("heavy-") == {}

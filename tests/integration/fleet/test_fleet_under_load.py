@@ -75,7 +75,8 @@ async def test_an_update_under_load_loses_no_generation(
     await nodes.number(3)
     served, octet = fleet.served(), profile("octet")
     try:
-        await served.start([octet], None)
+        await served.ask([octet], None)
+        await served.until_ready()
         before = {info.replica for info in await fleet.until_ready(2)}
         async with asking(fleet, octet) as answered:
             await until(lambda: _count(answered), lambda count: count > STREAMS, within_s=60.0)
@@ -100,8 +101,10 @@ async def test_of_two_controllers_one_acts_and_the_other_takes_over(
     octet = profile("octet", replicas=1)
     first, second = fleet.served(), fleet.served()
     try:
-        await first.start([octet], None)
-        await second.start([octet], None)
+        await first.ask([octet], None)
+        await first.until_ready()
+        await second.ask([octet], None)
+        await second.until_ready()
         assert len(await fleet.store.fleet.members()) == 1
         await first.stop(keep=True)
         await fleet.store.fleet.want(wanted_of(profile("octet", replicas=2)))
@@ -118,8 +121,9 @@ async def test_a_start_that_is_stuck_is_given_up_with_what_it_said_last(
     served = fleet.served()
     stuck = profile("octet", replicas=1, start_timeout_s=10.0, args=("--load-s", "600"))
     try:
+        await served.ask([stuck], None)
         with pytest.raises(EngineUnavailable, match=r"did not answer within 10 s[\s\S]*Loading safetensors"):
-            await served.start([stuck], None)
+            await served.until_ready()
     finally:
         await served.stop()
     assert placement.groups("heavy-") == {}

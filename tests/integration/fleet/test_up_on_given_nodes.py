@@ -41,20 +41,22 @@ WIDTH = 8
 ARMS = PolicyDraft(width=WIDTH, temperature=0.0, early_stop=False, aggregation=AggregationMode.VOTE)
 
 
-async def test_what_serves_and_what_waits_for_room_outlives_a_killed_heavy_up_and_ctrl_c_gives_it_back(
+async def test_of_two_heavy_ups_one_is_killed_and_the_other_minds_what_serves_and_what_waits_for_room(
     nodes: Nodes, fleet: Fleet
 ) -> None:
     await nodes.number(1)
-    killed = up_on(nodes, fleet, "octet")
+    killed, up = up_on(nodes, fleet, "octet"), up_on(nodes, fleet, "octet")
     killed.begin()
     (before,) = await until(lambda: fleet.replicas("ready"), bool, within_s=READY_WITHIN_S)
     await until(lambda: fleet.replicas("pending"), lambda infos: len(infos) == 1)
-    await asyncio.to_thread(killed.stop, signal.SIGKILL)
-    await until(lambda: fleet.replicas("pending"), lambda infos: not infos)
-    up = up_on(nodes, fleet, "octet")
     up.begin()
     async with stopped_by_ctrl_c(up, fleet):
-        await until(lambda: fleet.replicas("pending"), lambda infos: len(infos) == 1, READY_WITHIN_S)
+        runners = fleet.store.directory.runners
+        await until(runners, lambda found: len(found) == 2, within_s=READY_WITHIN_S)
+        await asyncio.to_thread(killed.stop, signal.SIGKILL)
+        await until(lambda: fleet.replicas("pending"), lambda infos: not infos)
+        await until(lambda: fleet.replicas("pending"), lambda infos: len(infos) == 1, within_s=60.0)
+        await until(runners, lambda found: len(found) == 1, within_s=60.0)
         (after,) = await fleet.replicas("ready")
         assert (after.replica, after.pid) == (before.replica, before.pid)
         assert sorted(placement.groups("heavy-").values()) == ["CREATED", "PENDING"]
