@@ -54,7 +54,7 @@ _HINTS: tuple[tuple[type[HeavyError], str], ...] = (
         Unauthenticated,
         "--token or HEAVY_TOKEN gives a token; the server's HEAVY_TOKENS_FILE lists those it knows.",
     ),
-    (NotFound, "`heavy runs` and `heavy profiles` list what is there."),
+    (NotFound, "`heavy runs`, `heavy replicas` and `heavy profiles` list what is there."),
 )
 
 

@@ -167,9 +167,12 @@ def table(listing: FleetListing, width: int, now_ms: int) -> RenderableType:
 
 
 def _troubles(listing: FleetListing) -> list[Text]:
-    """What could not be started, and whether it is tried again."""
+    """What there is too little of; what could not be started, and whether it is tried again."""
     found = []
     for served in listing.profiles:
+        states = [info.state for info in listing.replicas if info.profile == served.profile]
+        if (ready := states.count(ReplicaState.READY)) < served.replicas:
+            found.append(Text(f"{served.profile}: {ready} of {served.replicas} ready", style="yellow"))
         if served.failures:
             again = "not started again until it changes" if served.quarantined else "it is tried again"
             times = "once" if served.failures == 1 else f"{served.failures} times in a row"

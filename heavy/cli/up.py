@@ -78,19 +78,20 @@ async def _up(plan: LocalPlan, settings: Settings) -> int:
         with Board() as board:
             async with running(plan, settings, board) as cluster:
                 board.settle()
-                click.echo(ready_text(cluster.settings))
+                click.echo(ready_text(cluster.settings, keeps=plan.keep_replicas))
                 await cluster.watch()
     except Interrupted:
         return exits.ANSWERED
     return exits.FAILED
 
 
-def ready_text(settings: Settings) -> str:
-    """What to do now that it serves."""
+def ready_text(settings: Settings, *, keeps: bool = False) -> str:
+    """What to do now that it serves; whether it `keeps` its replicas at the end."""
     at = f"{settings.host}:{settings.port}"
+    end = "everything but the replicas" if keeps else "everything"
     return (
         f'\nReady. Ask with:  heavy ask --server {at} "What is 17 * 23?"\n'
-        f"Web page, metrics and health: http://{settings.host}:{settings.http_port}\nCtrl-C stops everything."
+        f"Web page, metrics and health: http://{settings.host}:{settings.http_port}\nCtrl-C stops {end}."
     )
 
 

@@ -20,7 +20,7 @@ from heavy.client import HeavyClient
 from heavy.config import Settings
 from heavy.coordinator.fleet import FleetAdmin
 from heavy.core.errors import Forbidden, InvalidRequest, NotFound
-from heavy.core.fleet import FleetListing, Member, ProfileChange, ReplicaInfo, RunnerInfo, Wanted
+from heavy.core.fleet import FleetListing, Member, ProfileChange, ReplicaInfo, RunnerInfo, Served, Wanted
 from heavy.rpc.server import RpcServer
 from heavy.store.redis import RedisStore
 
@@ -104,6 +104,14 @@ def test_the_list_fits_any_width(width: int) -> None:
     assert ("2 h" in lines[1]) == (width >= 100)
 
 
+def test_fewer_than_are_wanted_is_said() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(table(FleetListing((BUSY, LOST), (), (Served("k2", 3, 3, 3, "abc"),)), 100, 0))
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    assert "k2: 1 of 3 ready" in file.getvalue()
+
+
 def test_a_server_without_replicas_says_so() -> None:
     console = Console(file=io.StringIO(), width=100)
     console.print(table(FleetListing((), ()), 100, 0))
@@ -185,7 +193,9 @@ async def test_a_definition_that_cannot_be_served_changes_nothing(
                 await fleet.update(ProfileChange("k2", definition))
         with pytest.raises(InvalidRequest, match="replicas: is 999"):
             await fleet.update(ProfileChange("k2", replicas=999))
-        with pytest.raises(NotFound, match="No profile 'k4'"):
+        with pytest.raises(InvalidRequest, match="replicas_max: is 1, less than the 2 there are at least"):
+            await fleet.update(ProfileChange("k2", replicas_max=1))
+        with pytest.raises(NotFound, match="No profile 'k4' is served here; served are: k2"):
             await fleet.update(ProfileChange("k4", restart=True))
     assert await served.fleet.wanted() == before
 
