@@ -52,6 +52,8 @@ class Pace:
     output_tokens: float
     crowding: float
     """How much longer a token takes on a full replica, as a share."""
+    first_s: float = 0.0
+    """What a first word takes that needs hardly any prefill: the way there, and the engine's turn."""
 
     @property
     def generation_s(self) -> float:

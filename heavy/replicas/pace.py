@@ -15,7 +15,9 @@ from heavy.replicas.cost import Pace
 WEIGHT: Final = 0.1
 """What one generation counts against all before it."""
 SAMPLE_TOKENS: Final = 256
-"""A shorter prefill says more about the round trip than about the rate."""
+"""A shorter prefill says more about the way there than about the rate."""
+WHOLE_SAMPLE_TOKENS: Final = 2_048
+"""A prefill that is shorter counts less: the rest of what its first word took weighs more in it."""
 PREFIXES_MAX: Final = 4_096
 WARM_S: Final = 600.0
 """For so long a prompt is taken to be where it was prefilled, if nothing speaks against it."""
@@ -31,15 +33,23 @@ def assumed(routing: RoutingSection) -> Pace:
     )
 
 
-def learnt(pace: Pace, finished: Finished) -> Pace:
-    """The pace after one more generation."""
+def learnt(pace: Pace, finished: Finished, fullness: float = 0.0) -> Pace:
+    """The pace after one more generation, on a replica that was so full when it went there.
+
+    What is not the prefill's is taken off: the usual way to a first word that needs none, and what the crowd
+    makes of a token.
+    """
     timing, usage = finished.timing, finished.usage
     uncached = usage.prompt - usage.cached
-    if uncached >= SAMPLE_TOKENS and timing.first_token_s > 0:
-        token_s = _mixed(pace.prefill_token_s, timing.first_token_s / uncached)
-        pace = replace(pace, prefill_token_s=token_s)
+    if timing.first_token_s > 0 and uncached >= SAMPLE_TOKENS:
+        token_s = max(0.0, timing.first_token_s - pace.first_s) / uncached
+        weight = WEIGHT * min(1.0, uncached / WHOLE_SAMPLE_TOKENS)
+        pace = replace(pace, prefill_token_s=_mixed(pace.prefill_token_s, token_s, weight))
+    elif timing.first_token_s > 0 and usage.cached:
+        first_s = timing.first_token_s
+        pace = replace(pace, first_s=_mixed(pace.first_s, first_s) if pace.first_s else first_s)
     if usage.output > 1:
-        further_s = timing.decode_s / (usage.output - 1)
+        further_s = timing.decode_s / (usage.output - 1) / (1 + pace.crowding * fullness)
         pace = replace(
             pace,
             token_s=_mixed(pace.token_s, further_s),
@@ -83,5 +93,5 @@ class Warmth:
         self._kept_share[replica] = _mixed(share, min(1.0, cached / expected * share))
 
 
-def _mixed(before: float, sample: float) -> float:
-    return (1 - WEIGHT) * before + WEIGHT * sample
+def _mixed(before: float, sample: float, weight: float = WEIGHT) -> float:
+    return (1 - weight) * before + weight * sample

@@ -93,6 +93,8 @@ class Place:
     reason: Reason
     warm_tokens: int
     """What the replica was expected to hold of the prompt."""
+    fullness: float
+    """How full it was, 0 to 1."""
     queue_s: float = 0.0
 
 
@@ -160,7 +162,7 @@ class Placement:
         profile, usage, prompt = journey.request.profile, finished.usage, journey.prompt_tokens
         if not journey.tried:
             prompt = usage.prompt
-            self._paces[profile] = learnt(self.pace(profile), finished)
+            self._paces[profile] = learnt(self.pace(profile), finished, place.fullness)
             self._warmth.check(place.known.process, place.warm_tokens, usage.cached)
         name = trajectory_of(journey.request.request_id)
         self._warmth.learn(place.known.process, name, prompt + usage.output)
@@ -285,7 +287,7 @@ class Placement:
             claim = replace(claim, leads=claim.leads and taken is not Taken.WARM)
             followed = journey.following_since_s is not None
             reason = choice.reason(option, claim, moved=bool(journey.tried), followed=followed)
-            return Place(known, trial, claim, reason, option.warm_tokens)
+            return Place(known, trial, claim, reason, option.warm_tokens, option.offer.fullness)
         if taken is Taken.LED:
             now_s = clock.monotonic_s()
             journey.following_since_s = journey.following_since_s or now_s

@@ -19,7 +19,7 @@ from heavy.core.errors import (
 from heavy.core.messages import Message
 from heavy.core.tools import ToolSpec
 from heavy.replicas.api import Finished, GenerationEvent, GenerationRequest
-from heavy.replicas.cost import Chooser, cheapest
+from heavy.replicas.cost import Chooser, Pace, cheapest
 from heavy.replicas.holds import KvHolds
 from heavy.replicas.openai_json import estimated_prompt_tokens
 from heavy.replicas.placement import (
@@ -187,6 +187,10 @@ class RoutedReplica:
     def queue_wait_s(self) -> dict[str, float]:
         """Per profile, how long the first in line has waited for room on a replica; only where one waits."""
         return self._placement.queue_wait_s
+
+    def pace(self, profile: str) -> Pace:
+        """How fast the replicas of a profile have turned out to be, as far as is known here."""
+        return self._placement.pace(profile)
 
     def _may_move(self, journey: Journey, error: HeavyError) -> bool:
         """Whether another attempt may help: an infrastructure failure, attempts and time left."""

@@ -26,8 +26,31 @@ def test_the_pace_of_a_profile_is_assumed_first_and_then_learnt() -> None:
 
 def test_short_prefills_and_empty_generations_teach_nothing() -> None:
     pace = assumed(RoutingSection())
-    assert learnt(pace, finished(5_000, 4_990, 1, 3.0, 0.0)) == pace
+    assert learnt(pace, finished(5_000, 4_990, 1, 3.0, 0.0)).prefill_token_s == pace.prefill_token_s
     assert learnt(pace, finished(0, 0, 0, 0.0, 0.0)) == pace
+
+
+def test_what_a_first_word_takes_without_prefill_is_not_taken_for_prefill() -> None:
+    pace = assumed(RoutingSection(prefill_tokens_per_s=10_000))
+    for _ in range(100):  # a busy engine: half a second to any first word
+        pace = learnt(pace, finished(5_000, 4_990, 50, 0.5, 1.0))
+        pace = learnt(pace, finished(5_000, 4_700, 50, 0.53, 1.0))
+    assert 1 / pace.prefill_token_s == pytest.approx(10_000, rel=0.1)
+
+
+def test_a_long_prefill_teaches_more_than_short_ones() -> None:
+    pace = assumed(RoutingSection(prefill_tokens_per_s=10_000))
+    for _ in range(50):  # one that leads, and one whose tool said much: both waited for the engine's turn
+        pace = learnt(pace, finished(4_000, 0, 50, 0.5, 1.0))
+        pace = learnt(pace, finished(5_000, 4_700, 50, 0.13, 1.0))
+    assert 1 / pace.prefill_token_s > 6_000
+
+
+def test_what_the_crowd_makes_of_a_token_is_not_taken_for_its_pace() -> None:
+    pace = assumed(RoutingSection(tokens_per_s=100, crowding=1.0))
+    for _ in range(100):
+        pace = learnt(pace, finished(1_000, 990, 101, 0.1, 1.5), fullness=0.5)
+    assert pace.token_s == pytest.approx(0.01, rel=0.01)
 
 
 def test_a_replica_is_known_to_hold_the_longest_prefix_for_a_while() -> None:
