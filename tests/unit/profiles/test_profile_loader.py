@@ -75,6 +75,17 @@ def test_keys_of_remote_profiles_are_named_and_never_held() -> None:
     )
 
 
+def test_every_profile_of_a_real_model_says_what_it_costs() -> None:
+    for profile in load_profiles().by_name.values():
+        prices = profile.prices
+        if profile.engine == "sglang":
+            assert prices.usd_per_gpu_hour > 0, profile.name
+        if profile.remote and profile.remote.api_key_env:
+            cached = prices.usd_per_million_cached_tokens
+            assert 0 < (cached or 0) < prices.usd_per_million_prompt_tokens, profile.name
+            assert prices.usd_per_million_prompt_tokens < prices.usd_per_million_output_tokens, profile.name
+
+
 def test_a_profile_of_ones_own_knows_its_directory_and_replaces_the_built_in_one(tmp_path: Path) -> None:
     written(tmp_path, GOOD.replace('"mine"', '"simulated"'))
     book = load_profiles([tmp_path])
