@@ -94,3 +94,14 @@ def test_every_message_that_operators_look_for_is_one_that_is_said() -> None:
     for quoted in re.findall(r"`([^`]+)`", " ".join(rows)):
         for part in re.split(r"\s*(?:\b\d+|\.\.\.|;|\bADDRESS\b)\s*", quoted):
             assert part in said, f"nobody says {quoted!r}"
+
+
+def test_the_kv_budgets_of_profiles_are_those_of_the_page() -> None:
+    """What may be reserved is what the page counts, or a little less."""
+    book = load_profiles()
+    page = (ROOT / "docs" / "operations.md").read_text()
+    rows = re.findall(r"^\| [^|]+\| `([\w.-]+)` \|(?:[^|]*\|){2} about (\d+)k tokens \|", page, re.MULTILINE)
+    assert {name for name, _ in rows} == {name for name in book if book.get(name).engine == "sglang"}
+    for name, thousands in rows:
+        budget = book.get(name).routing.kv_tokens_max
+        assert 0.95 <= budget / (int(thousands) * 1000) <= 1.0, name
