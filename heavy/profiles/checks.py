@@ -126,6 +126,14 @@ def _about_numbers(profile: Profile) -> Iterator[Fault]:
             f"is {serve.scale.kv_low:g}, not less than kv_high = {serve.scale.kv_high:g}: replicas would come"
             " and go; lower it",
         )
+    routing = profile.routing
+    if 0 < routing.kv_tokens_max < routing.output_tokens_reserved:
+        yield (
+            ("routing", "kv_tokens_max"),
+            f"is {routing.kv_tokens_max}, less than output_tokens_reserved ="
+            f" {routing.output_tokens_reserved}: a replica would serve one generation at a time; raise it, or"
+            " lower the other",
+        )
     reserved = profile.limits.answer_tokens_reserved
     if reserved >= profile.context_tokens:
         yield (

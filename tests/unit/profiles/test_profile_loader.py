@@ -196,6 +196,7 @@ base_url = "https://api.openai.com/v1"
         (SERVED + "[limits]\nanswer_tokens_reserved = 32768", 11, "no room is left; lower it"),
         (SERVED + "[routing]\nkv_token_max = 9", 11, "Did you mean 'kv_tokens_max'? Correct or remove it"),
         (SERVED + "[routing]\nkv_tokens_max = -9", 11, "is -9; input should be greater than or equal to 0"),
+        (SERVED + "[routing]\nkv_tokens_max = 9", 11, "less than output_tokens_reserved = 4096"),
         (SERVED + "[prices]\nusd_per_gpu_hour = -1", 11, "is -1; input should be greater than or equal to 0"),
         (REMOTE.replace("https://", ""), 8, "must be a URL such as"),
         (REMOTE + 'api_key_env = "sk-0123-secret"', 9, "must be the name of an environment variable"),
