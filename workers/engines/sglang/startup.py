@@ -50,12 +50,12 @@ FAILURES: tuple[tuple[re.Pattern[str], Cause, str], ...] = (
     (
         re.compile(r"unrecognized arguments: (.+)"),
         "unknown_argument",
-        "This SGLang has no such argument: {0}. Correct the profile's args.",
+        "The engine has no such argument: {0}. Correct the profile's args.",
     ),
     (
         re.compile(r"error: argument (.+?): (?:invalid|expected)"),
         "bad_argument",
-        "The value of {0} is not one that SGLang takes. Correct the profile's args.",
+        "The value of {0} is not one that the engine takes. Correct the profile's args.",
     ),
     (
         re.compile(
