@@ -29,21 +29,23 @@ def scaled(
     """The number of replicas from now on, and what to remember.
 
     One more when the need has lasted `rise_after_s` and every replica asked for so far is ready; one less
-    when the others could have carried the load for `fall_after_s`. `queue_wait_s`: how long the first in
-    line has waited for a replica, anywhere.
+    when the others could have carried the load for `fall_after_s`, be it one that still waits for a node.
+    `queue_wait_s`: how long the first in line has waited for a replica, anywhere.
     """
     if wanted.dismissed:
         return wanted.replicas, trend
     number = max(wanted.replicas_min, min(wanted.replicas, wanted.replicas_max))
-    if wanted.replicas_max <= wanted.replicas_min or len(ready) < number or not ready:
+    if wanted.replicas_max <= wanted.replicas_min or not ready:
         return number, replace(trend, few_since_ms=None, many_since_ms=None)
     use = kv_use(ready)
-    few = number < wanted.replicas_max and (use > limits.kv_high or queue_wait_s > limits.queue_wait_high_s)
+    all_there = len(ready) >= number
+    short = use > limits.kv_high or queue_wait_s > limits.queue_wait_high_s
+    few = all_there and number < wanted.replicas_max and short
     many = (
         number > wanted.replicas_min
         and not queue_wait_s
         and not any(info.waiting for info in ready)
-        and use * number < limits.kv_low * (number - 1)
+        and use * len(ready) < limits.kv_low * (number - 1)
     )
     trend = replace(
         trend,

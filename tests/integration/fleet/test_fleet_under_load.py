@@ -11,7 +11,7 @@ import pytest
 from heavy.coordinator.fleet import wanted_of
 from heavy.core import clock
 from heavy.core.errors import EngineUnavailable
-from heavy.core.ids import arm, new_run_id, request_id
+from heavy.core.ids import arm, attempt_of, new_run_id, request_id
 from heavy.core.messages import Message, Role
 from heavy.core.policy import Sampling
 from heavy.profiles.loader import ProfileBook
@@ -35,7 +35,7 @@ STREAMS = 6
 async def asking(fleet: Fleet, profile: Profile) -> AsyncIterator[list[str]]:
     """Generations without end on the profile for a block; the replicas that finished one, in order.
 
-    Any generation that fails fails the block.
+    Any generation that fails, or is broken off and goes on elsewhere, fails the block.
     """
     pool = HttpPool(STREAMS)
     registry = ReplicaRegistry.over_http(fleet.store.directory, ProfileBook([profile]), pool, silence_s=60.0)
@@ -56,6 +56,7 @@ async def asking(fleet: Fleet, profile: Profile) -> AsyncIterator[list[str]]:
             async with aclosing(router.generate(request)) as events:
                 async for event in events:
                     if isinstance(event, Finished):
+                        assert attempt_of(event.request_id) == 0
                         served.append(event.replica)
             step += 1
 
@@ -69,7 +70,7 @@ async def asking(fleet: Fleet, profile: Profile) -> AsyncIterator[list[str]]:
     await pool.close()
 
 
-async def test_an_update_under_load_loses_no_generation(
+async def test_an_update_under_load_breaks_no_generation_off(
     nodes: Nodes, fleet: Fleet, profile: MakeProfile
 ) -> None:
     await nodes.number(3)

@@ -74,6 +74,14 @@ def test_while_one_is_still_coming_no_further_one_is_asked_for() -> None:
     assert scaled(two, LIMITS, [info(1.0)], 99.0, trend, 999_000) == (2, Trend())
 
 
+def test_one_that_still_waits_for_a_node_is_given_up_when_the_need_is_over_for_long() -> None:
+    two, trend, numbers = replace(ONE_TO_THREE, replicas=2), Trend(changed_ms=0), []
+    for second, kv in ((0, 0.9), (50, 0.05), (99, 0.05), (149, 0.05), (150, 0.05)):
+        number, trend = scaled(two, LIMITS, [info(kv)], 0.0, trend, second * 1_000)
+        numbers.append(number)
+    assert numbers == [2, 2, 2, 2, 1]
+
+
 def test_a_fixed_number_is_never_changed() -> None:
     assert scaled(want(number=2), LIMITS, [info(1.0)] * 2, 99.0, Trend(few_since_ms=0), 999_000)[0] == 2
 
