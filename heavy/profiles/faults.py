@@ -46,7 +46,9 @@ class TomlFile:
         try:
             return cls(file, text, tomllib.loads(text), noun)
         except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{file}: this is not TOML: {error}.") from error
+            place = re.search(r"at line (\d+)", str(error))
+            line = int(place[1]) if place else max(1, len(text.splitlines()))
+            raise ConfigError(f"{file}:{line}: this is not TOML: {error}; correct it.") from error
 
     def fault(self, path: FieldPath, problem: str) -> ConfigError:
         """An error about the field at `path`."""

@@ -227,7 +227,8 @@ def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_what_is_not_toml_is_told_with_its_place(tmp_path: Path) -> None:
-    assert "at line 2" in fault(tmp_path, 'name = "x"\nb = = 1\n')
+    assert "mine.toml:2: this is not TOML" in fault(tmp_path, 'name = "x"\nb = = 1\n')
+    assert "mine.toml:3: this is not TOML" in fault(tmp_path, 'name = "x"\n\nb = """1\n')
 
 
 def test_two_profiles_of_ones_own_with_one_name_are_an_error(tmp_path: Path) -> None:
