@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 
 import pytest
@@ -12,7 +12,7 @@ from heavy.core import clock
 from heavy.core.errors import EngineUnavailable
 from heavy.core.ids import RunId, arm, new_run_id, request_id
 from heavy.profiles.schema import RoutingSection
-from heavy.replicas.cost import Reason
+from heavy.replicas.cost import Chooser, Demand, Offer, Pace, Reason, cheapest
 from heavy.replicas.holds import KvHolds
 from heavy.replicas.http import HttpPool
 from heavy.replicas.router import RoutingLimits
@@ -41,10 +41,21 @@ async def make(store: RedisStore) -> AsyncIterator[Make]:
         stack.push_async_callback(pool.close)
 
         def fleet(
-            limits: RoutingLimits = LIMITS, routing: RoutingSection = SLOW, ttl_s: float = 5.0
+            limits: RoutingLimits = LIMITS,
+            routing: RoutingSection = SLOW,
+            ttl_s: float = 5.0,
+            chooser: Chooser = cheapest,
         ) -> Fleet:
             made.append(KvHolds(store.reservations, ttl_s))
-            return Fleet(pool, stack, limits=limits, holds=made[-1], routing=routing, directory=directory)
+            return Fleet(
+                pool,
+                stack,
+                limits=limits,
+                holds=made[-1],
+                routing=routing,
+                directory=directory,
+                chooser=chooser,
+            )
 
         yield fleet
         for holds in made:
@@ -214,6 +225,27 @@ async def test_waiting_for_memory_ends_at_the_deadline(make: Make) -> None:
         await fleet.ask(**asked(new_run_id(), 1, **big, deadline_ms=clock.now_ms() + 200))
     a.gate.set()
     await first
+
+
+async def test_a_full_replica_is_left_for_what_the_chooser_takes_of_the_others(make: Make) -> None:
+    asked_for: list[list[str]] = []
+
+    def last(offers: Sequence[Offer], demand: Demand, pace: Pace, prefer: str) -> Offer | None:
+        names = sorted(one.replica for one in offers)
+        asked_for.append(names)
+        return next(one for one in offers if one.replica == names[-1])
+
+    fleet = make(RoutingLimits(absence_s=0.8, look_again_s=0.02, wait_max_s=0.0), chooser=last)
+    servers = [await fleet.server(name, HELD_UP, in_flight_max=1) for name in ("a", "b", "c")]
+    tasks = []
+    for server in reversed(servers):
+        tasks.append(asyncio.create_task(placed(fleet, **asked(new_run_id(), 0, opening_tokens=0))))
+        await server.until(lambda server=server: server.open == 1)  # type: ignore[misc]
+    # Asked once where it has room, and else once more about those that have.
+    assert asked_for == [["a", "b", "c"], ["a", "b", "c"], ["a", "b"], ["a", "b", "c"], ["a"]]
+    for server in servers:
+        server.gate.set()
+    assert [replica for replica, _ in await asyncio.gather(*tasks)] == ["c", "b", "a"]
 
 
 async def test_a_store_that_is_gone_keeps_nobody_from_being_placed(make: Make, store: RedisStore) -> None:

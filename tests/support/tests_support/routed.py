@@ -13,6 +13,7 @@ from heavy.profiles.loader import load_profiles
 from heavy.profiles.schema import RoutingSection
 from heavy.replicas.api import Finished, GenerationRequest, TextDelta
 from heavy.replicas.breaker import BreakerState
+from heavy.replicas.cost import Chooser, cheapest
 from heavy.replicas.holds import KvHolds
 from heavy.replicas.http import HttpPool
 from heavy.replicas.registry import ReplicaRegistry
@@ -49,11 +50,12 @@ class Fleet:
         holds: KvHolds | None = None,
         routing: RoutingSection | None = None,
         directory: ListedDirectory | None = None,
+        chooser: Chooser = cheapest,
     ) -> None:
         self.directory = directory or ListedDirectory()
         self.registry = ReplicaRegistry.over_http(self.directory, load_profiles(), pool, silence_s=10.0)
         says = routing or RoutingSection()
-        self.router = RoutedReplica(self.registry, limits, holds, lambda _: says)
+        self.router = RoutedReplica(self.registry, limits, holds, lambda _: says, chooser)
         self._stack = stack
 
     async def server(self, name: str, *replies: Reply, **more: int) -> ScriptedServer:
