@@ -63,6 +63,17 @@ class Journey:
     following_since_s: float | None = None
     """Since when it has waited for whoever prefills its opening."""
 
+    holding_out_since_s: float | None = None
+    """Since when it has left room to others, for a better place. What it waited for any room before is none
+    of that: it would move whenever the fleet is full, and prefill again where all wait for prefills."""
+
+    def holds_out_s(self) -> float:
+        """How long it has done so, and goes on doing so."""
+        now_s = clock.monotonic_s()
+        if self.holding_out_since_s is None:
+            self.holding_out_since_s = now_s
+        return now_s - self.holding_out_since_s
+
     @classmethod
     def of(cls, request: GenerationRequest) -> Journey:
         """A generation that sets out now."""
@@ -190,7 +201,7 @@ class Placement:
             async with bound:
                 while True:
                     async with queue.turn:
-                        while (decided := await self._decide(journey, arrived_s)) is None:
+                        while (decided := await self._decide(journey)) is None:
                             await self._check_absence(request.profile, queue, arrived_s)
                             await self._registry.change(self._limits.look_again_s)
                     if isinstance(decided, Place):
@@ -219,7 +230,7 @@ class Placement:
             except TimeoutError:
                 pass
 
-    async def _decide(self, journey: Journey, arrived_s: float) -> Place | Later | None:
+    async def _decide(self, journey: Journey) -> Place | Later | None:
         """A place taken now; or a while in which a better one may come; None where there is no room."""
         full: set[str] = set()
         while True:
@@ -229,8 +240,7 @@ class Placement:
             if best is None or option is None:
                 return None
             if best is not option:
-                waited_s = clock.monotonic_s() - arrived_s
-                left_s = min(self._limits.wait_max_s, choice.saved_s(best, option)) - waited_s
+                left_s = min(self._limits.wait_max_s, choice.saved_s(best, option)) - journey.holds_out_s()
                 if left_s > 0:
                     return Later(left_s)
             taken = await self._take(journey, choice, option)

@@ -163,6 +163,32 @@ async def test_a_trajectory_stays_where_its_prompt_is_and_leaves_when_waiting_co
     await crowd
 
 
+async def test_what_was_waited_for_any_room_is_not_taken_off_the_wait_for_a_better_one(make: Make) -> None:
+    fleet = make(RoutingLimits(look_again_s=0.02, wait_max_s=1.0))
+    long = Reply((chunk({"content": "4"}), chunk(finish="stop"), usage(50_000, 3), DONE))
+    a = await fleet.server("a", long, HELD_UP, answer("4"), in_flight_max=1)
+    run, own = new_run_id(), {"opening_tokens": 0}
+    await placed(fleet, **asked(run, 0, **own))
+    b = await fleet.server("b", HELD_UP, in_flight_max=1)
+    await until(lambda: replicas(fleet), lambda names: len(names) == 2)
+    crowd = [
+        asyncio.create_task(placed(fleet, **asked(new_run_id(), 0, **own, prompt_tokens=60))) for _ in "ab"
+    ]
+    await until(lambda: opened(a, b), lambda count: count == 2)
+    staying = asyncio.create_task(placed(fleet, **asked(run, 0, 1, **own, prompt_tokens=50_000)))
+
+    async def waited_s() -> float:
+        return fleet.router.queue_wait_s.get("simulated", 0.0)
+
+    await until(waited_s, lambda waited: waited > 1.2)
+    b.gate.set()
+    await b.until(lambda: b.open == 0)
+    await asyncio.sleep(0.1)  # time in which it could go there
+    a.gate.set()
+    assert (await staying)[0] == "a"
+    await asyncio.gather(*crowd)
+
+
 async def replicas(fleet: Fleet) -> list[str]:
     return [one.info.replica for one in await fleet.registry.of("simulated")]
 
