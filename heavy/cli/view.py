@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from heavy.core.ids import AGGREGATOR, TrajectoryId
 from heavy.core.ledger import NOTHING_SPENT, Spend
 from heavy.core.records import (
+    CHECKPOINT,
     Delta,
     Event,
     GenerationRecord,
@@ -30,6 +31,8 @@ class Lane:
     title: str = ""
     step: int = 0
     saying: str = ""
+    anew: bool = False
+    """Whether what it says next begins its step once more."""
     fresh_chars: int = 0
     """How much has been said since the engine last counted."""
     tool: str = ""
@@ -71,7 +74,8 @@ class RunView:
             lane = self._lane(event.trajectory)
             lane.step = event.step
             fresh = event.reasoning + event.content
-            lane.saying = (lane.saying + fresh)[-SAYING_CHARS_MAX:]
+            lane.saying = (("" if lane.anew else lane.saying) + fresh)[-SAYING_CHARS_MAX:]
+            lane.anew = False
             lane.fresh_chars += len(fresh)
         elif isinstance(event.body, LifecycleRecord):
             self._lifecycle(event, event.body)
@@ -86,8 +90,9 @@ class RunView:
                 lane.spend += spend
                 lane.fresh_chars = 0
                 lane.saying = message.content or message.reasoning
-            case PartialGenerationRecord(message=message):
+            case PartialGenerationRecord(message=message, reason=reason):
                 lane.saying = message.content or message.reasoning
+                lane.anew = reason != CHECKPOINT
             case ToolIntentRecord(call=call):
                 lane.tool = f"{call.name} …"
             case ToolResultRecord(name=name) as result:

@@ -49,6 +49,11 @@ class Deltas:
         self._pending.setdefault((run, trajectory, step), []).append((reasoning, content))
         self._fresh.set()
 
+    def forget(self, run: RunId, trajectory: TrajectoryId, step: int) -> None:
+        """Drop what is pending of a step that begins anew: its record has all of it and comes first."""
+        pieces = self._pending.pop((run, trajectory, step), [])
+        self._chars -= sum(PIECE_CHARS + len(reasoning) + len(content) for reasoning, content in pieces)
+
     async def _publish_forever(self) -> None:
         while True:
             await self._fresh.wait()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from heavy.core import clock
 from heavy.core.files import File, FileRef
-from heavy.core.records import Entry, RecordBody
+from heavy.core.records import CHECKPOINT, Entry, PartialGenerationRecord, RecordBody
 from heavy.core.runs import TrajectoryRole, TrajectorySpec
 from heavy.replicas.api import TextDelta
 from heavy.runner.deltas import Deltas
@@ -24,6 +24,8 @@ class StoreJournal:
     async def record(self, step: int, body: RecordBody) -> None:
         """Append one record, durably. Raises `LeaseLost`, `StoreUnavailable`."""
         spec = self._spec
+        if isinstance(body, PartialGenerationRecord) and body.reason != CHECKPOINT:
+            self._deltas.forget(spec.run, spec.trajectory, step)
         entry = Entry(trajectory=spec.trajectory, step=step, body=body, at_ms=clock.now_ms())
         await self._store.log.append(spec.run, epoch=spec.epoch, entries=[entry])
 

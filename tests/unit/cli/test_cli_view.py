@@ -22,8 +22,17 @@ from heavy.core.errors import (
 )
 from heavy.core.ids import AGGREGATOR, RUN_LEVEL, TrajectoryId, arm
 from heavy.core.ledger import Ledger, Spend
+from heavy.core.messages import Message, Role
 from heavy.core.policy import AggregationMode
-from heavy.core.records import Delta, Event, LifecycleRecord, Record, RecordBody, ToolResultRecord
+from heavy.core.records import (
+    Delta,
+    Event,
+    LifecycleRecord,
+    PartialGenerationRecord,
+    Record,
+    RecordBody,
+    ToolResultRecord,
+)
 from heavy.core.runs import (
     AggregationMethod,
     Agreement,
@@ -73,6 +82,19 @@ def view() -> RunView:
     ):
         seen.apply(event)
     return seen
+
+
+@pytest.mark.parametrize(("reason", "shown"), [("checkpoint", "half of it"), ("engine_failed", " of it")])
+def test_a_step_that_begins_anew_is_not_shown_twice(reason: str, shown: str) -> None:
+    seen = RunView()
+    partial = PartialGenerationRecord(Message(Role.ASSISTANT, "half"), 1, reason, SPEND)
+    for event in (
+        Delta(arm(0), 0, content="half"),
+        record(1, arm(0), partial),
+        Delta(arm(0), 0, content=" of it"),
+    ):
+        seen.apply(event)
+    assert seen.lanes[arm(0)].saying == shown
 
 
 def drawn(view: RunView, width: int) -> str:

@@ -83,6 +83,17 @@ async def test_each_run_gets_its_own_text(deltas: Deltas, log: Log) -> None:
     await log.shows("theirs", OTHER)
 
 
+async def test_text_of_a_step_that_begins_anew_is_not_shown_after_its_record(
+    deltas: Deltas, log: Log
+) -> None:
+    say(deltas, "half")
+    say(deltas, "other", OTHER)
+    deltas.forget(RUN, arm(0), 0)
+    say(deltas, "whole")
+    await log.shows("whole")
+    await log.shows("other", OTHER)
+
+
 async def test_nothing_is_published_while_nothing_is_said(deltas: Deltas, log: Log) -> None:
     deltas.add(RUN, arm(0), 0, "", "")
     say(deltas, "a")

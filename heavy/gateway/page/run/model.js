@@ -143,6 +143,8 @@ class Lane {
     if (record.kind === "generation") {
       for (const key of Object.keys(this.spend)) this.spend[key] += record.spend[key];
       this.saying = null;
+    } else if (record.kind === "partial_generation") {
+      if (record.event !== "checkpoint") this.saying = null; // the step begins anew, and so does its text
     } else if (record.kind === "tool_result") {
       const state = record.unknown ? "unknown" : record.is_error ? "error" : record.cache;
       this.cache[state] = (this.cache[state] ?? 0) + 1;
