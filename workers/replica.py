@@ -33,7 +33,7 @@ BACKOFF_S = 0.5
 BACKOFF_MAX_S = 30.0
 KILL_GRACE_S = 1.0
 
-HEALTH = HealthLimits(interval_s=0.5, timeout_s=2.0, failures_max=3)
+HEALTH = HealthLimits()
 PROBES_AT_ONCE = 2
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class Replica:
                 up_since_s = clock.monotonic_s()
                 end = await self._watch_to_its_end()
                 restarts = 1 if clock.monotonic_s() - up_since_s > STEADY_S else restarts + 1
-                await self._become(ReplicaState.FAILED, f"{end}; restarting")
+                await self._become(ReplicaState.FAILED, f"the engine {end}; restarting")
                 await asyncio.sleep(min(BACKOFF_S * 2 ** (restarts - 1), BACKOFF_MAX_S))
             await self._give_up(f"the engine ended {RESTARTS_MAX} times in a row")
         except HeavyError as error:
@@ -144,7 +144,7 @@ class Replica:
         end = asyncio.create_task(engine.exited())
         try:
             await asyncio.wait({health, end}, return_when=asyncio.FIRST_COMPLETED)
-            how = f"the engine ended with status {end.result()}" if end.done() else health.result()
+            how = f"ended with status {end.result()}" if end.done() else health.result()
             logger.warning("%s", engine.failure(how))
         finally:
             for task in (health, end):
@@ -172,7 +172,7 @@ class Replica:
                 ill_since_s = clock.monotonic_s() if ill_since_s is None else ill_since_s
                 if clock.monotonic_s() - ill_since_s >= self._profile.serve.hung_restart_s:
                     break
-        return f"the engine was hung ({report.problem}) and was ended"
+        return f"was hung ({report.problem}) and was ended"
 
     async def _judge(self, report: HealthReport) -> None:
         ill = report.health is Health.ILL

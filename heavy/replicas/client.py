@@ -26,11 +26,21 @@ from heavy.replicas.openai_json import (
     request_body,
     tokenize_body,
 )
-from heavy.replicas.stream import ChunkReader, Watch, check_answer, check_stream, read_body
+from heavy.replicas.stream import (
+    ChunkReader,
+    Watch,
+    check_answer,
+    check_stream,
+    has_ended,
+    read_body,
+)
 from heavy.replicas.translate import Speaker
 
 logger = logging.getLogger(__name__)
 
+ABORTS_MAX: Final = 2
+CONFIRMED_WITHIN_S: Final = 0.2
+"""How soon an aborted stream must have ended; SGLang's did after 14 ms, a busy one does after a step."""
 COUNT_S: Final = 5.0
 """How long counting a prompt's tokens may take before it is estimated."""
 
@@ -60,27 +70,25 @@ class HttpReplica:
         """Stream one generation; see the protocol. Raises its errors, `ConfigError` for a missing key."""
         watch = Watch(self.endpoint.replica, request.deadline_ms, self._silence_s)
         assembly = Assembly()
-        try:
-            async with self._opened(request, watch) as (response, speaker):
-                reader = ChunkReader(response, speaker, watch)
-                while (chunks := await reader.read(finished=assembly.finish is not None)) is not None:
-                    delta = _added(assembly, chunks, speaker)
-                    if assembly.begun:
-                        watch.spoke()
-                    if delta is not None:
-                        yield delta
+        async with self._opened(request, watch) as (response, speaker):
+            reader = ChunkReader(response, speaker, watch)
+            while (chunks := await reader.read(finished=assembly.finish is not None)) is not None:
+                delta = _added(assembly, chunks, speaker)
+                if assembly.begun:
+                    watch.spoke()
+                if delta is not None:
+                    yield delta
             finished = self._finished(assembly, request, watch)
-        except BaseException:
-            if watch.may_run:
-                await self._stop(request.request_id)
-            raise
         yield finished
 
     @asynccontextmanager
     async def _opened(
         self, request: GenerationRequest, watch: Watch
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, Speaker]]:
-        """The response that streams, closed at the end. Whatever foreign is raised inside is translated."""
+        """The response that streams, closed at the end. Whatever foreign is raised inside is translated.
+
+        Where a block does not end in order, the engine is told to stop before that.
+        """
         speaker = self.endpoint.speaker()
         response: aiohttp.ClientResponse | None = None
         try:
@@ -91,9 +99,12 @@ class HttpReplica:
                 await check_answer(response, speaker)
                 await check_stream(response, speaker)
             yield response, speaker
-        except (aiohttp.ClientError, OSError) as error:
-            watch.may_run = watch.may_run and not isinstance(error, aiohttp.ClientConnectorError)
-            raise translate.connection_lost(speaker, error) from error
+        except BaseException as error:
+            if watch.may_run and not isinstance(error, aiohttp.ClientConnectorError):
+                await self._stop(request.request_id, response)
+            if isinstance(error, aiohttp.ClientError | OSError):
+                raise translate.connection_lost(speaker, error) from error
+            raise
         finally:
             if response is not None:
                 response.release()  # closes the connection unless the answer was read to its end
@@ -128,12 +139,24 @@ class HttpReplica:
             request_id=request.request_id,
         )
 
-    async def _stop(self, request_id: str) -> None:
+    async def _stop(self, request_id: str, response: aiohttp.ClientResponse | None) -> None:
         """Tell the engine to stop, if it can be told; bounded, and seen through when cancelled."""
         if self.endpoint.dialect == "sglang":
-            await self._pool.see_through(self._abort(request_id))
+            await self._pool.see_through(self._abort(request_id, response))
 
-    async def _abort(self, request_id: str) -> None:
+    async def _abort(self, request_id: str, response: aiohttp.ClientResponse | None) -> None:
+        """Abort, and once more where that does not end the stream: its end confirms that nothing runs."""
+        for _ in range(ABORTS_MAX):
+            await self._tell_to_stop(request_id)
+            if response is None or await has_ended(response, CONFIRMED_WITHIN_S):
+                return
+        logger.warning(
+            "replica %s did not confirm that it ended %s; its connection is dropped",
+            self.endpoint.replica,
+            request_id,
+        )
+
+    async def _tell_to_stop(self, request_id: str) -> None:
         try:
             response = await self._pool.session.post(
                 self.endpoint.root_url("/abort_request"),
@@ -178,14 +201,13 @@ class HttpReplica:
             raise self._refused(f"its load report {error}") from error
 
     async def check_health(self, timeout_s: float) -> None:
-        """Returns when the server says that it is well; other servers than SGLang's list their models.
+        """Returns when the server has generated something; other servers than SGLang's list their models.
 
         Raises EngineError.
         """
         sglang = self.endpoint.dialect == "sglang"
-        await self._ask(
-            self.endpoint.root_url("/health") if sglang else self.endpoint.url("/models"), timeout_s
-        )
+        url = self.endpoint.root_url("/health_generate") if sglang else self.endpoint.url("/models")
+        await self._ask(url, timeout_s)
 
     async def _ask(self, url: str, timeout_s: float, body: bytes | None = None) -> bytes:
         """The body of a 200 answer: to a POST where there is a body to send, else to a GET."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from heavy.core.errors import EngineRefused, HeavyError
+from heavy.core.errors import EngineRefused, EngineTimeout, HeavyError
 from heavy.replicas.api import ReplicaLoad
 from heavy.replicas.client import HttpReplica
 
@@ -27,13 +27,16 @@ class Health(StrEnum):
 class HealthLimits:
     """A probe has two questions of at most `timeout_s` each, and `interval_s` lies between two probes.
 
-    Ill after `failures_max` failures in a row, so one slow answer of a busy server is none; well again after
-    `successes_min` successes in a row.
+    Ill after `failures_max` failures in a row, or `timeouts_max` of them for want of an answer; well again
+    after `successes_min` successes in a row. A busy server answers when its scheduler has made a step, and
+    SGLang's looks for that once a second: one patient probe tells it from a hung one better than several
+    hasty ones, each of which begins to wait anew.
     """
 
-    interval_s: float = 1.0
-    timeout_s: float = 2.0
+    interval_s: float = 0.5
+    timeout_s: float = 6.0
     failures_max: int = 3
+    timeouts_max: int = 1
     successes_min: int = 1
 
 
@@ -48,6 +51,8 @@ class HealthReport:
     failures: int = 0
     successes: int = 0
     """Probes in a row with this result; one of the two counts is 0."""
+    timeouts: int = 0
+    """How many of the failures had no answer."""
 
 
 def decide(last: HealthReport, probe: ReplicaLoad | HeavyError, limits: HealthLimits) -> HealthReport:
@@ -56,13 +61,17 @@ def decide(last: HealthReport, probe: ReplicaLoad | HeavyError, limits: HealthLi
         successes = last.successes + 1
         health = Health.WELL if successes >= limits.successes_min else last.health
         return HealthReport(health, probe, "", health is not last.health, 0, successes)
-    failures = last.failures + 1
-    health = Health.ILL if failures >= limits.failures_max else last.health
-    return HealthReport(health, last.load, str(probe), health is not last.health, failures, 0)
+    failures, timeouts = last.failures + 1, last.timeouts + isinstance(probe, EngineTimeout)
+    ill = failures >= limits.failures_max or timeouts >= limits.timeouts_max
+    health = Health.ILL if ill else last.health
+    return HealthReport(health, last.load, str(probe), health is not last.health, failures, 0, timeouts)
 
 
 class HealthCheck:
-    """Probes one server: whether it is alive, then its load where it reports one. Costs no tokens."""
+    """Probes one server: whether it still generates, then its load where it reports one.
+
+    Costs a token where the server is idle, and nothing where it is not.
+    """
 
     def __init__(self, client: HttpReplica, limits: HealthLimits | None = None) -> None:
         self._client = client

@@ -22,6 +22,8 @@ KEEP_ALIVE_S: Final = 3.0
 """Below uvicorn's 5 s: a connection that the server is about to close is not used again."""
 STOP_S: Final = 2.0
 """How long telling an engine to stop may take."""
+STOP_WAIT_S: Final = 0.5
+"""How long that is waited for: an engine that is hung holds nobody up who could go on elsewhere."""
 VERSION_PATH: Final = "/v1"
 
 _TRACEPARENT: Final = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
@@ -115,12 +117,13 @@ class HttpPool:
     async def see_through(self, stop: Coroutine[Any, Any, None]) -> None:
         """Run a stop request to its end or its bound, `STOP_S`, even when the caller is cancelled.
 
-        A cancel while waiting is raised at once; the stop goes on and `close` waits for it.
+        It is waited for at most `STOP_WAIT_S`, and a cancel while waiting is raised at once; the stop goes
+        on, and `close` waits for it.
         """
         task = asyncio.create_task(_bounded(stop))
         self._stops.add(task)
         task.add_done_callback(self._stops.discard)
-        await asyncio.wait({task})
+        await asyncio.wait({task}, timeout=STOP_WAIT_S)
 
     async def close(self) -> None:
         """Wait for stops under way, then close every connection. Idempotent."""

@@ -47,7 +47,7 @@ class RoutingLimits(PlacementLimits):
     """
 
     attempts_max: int = 3
-    look_after_s: float = 1.0
+    look_after_s: float = 0.5
 
     def __post_init__(self) -> None:
         if not 1 <= self.attempts_max <= FAILOVER_STRIDE:

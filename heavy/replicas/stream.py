@@ -155,6 +155,19 @@ async def check_stream(response: aiohttp.ClientResponse, speaker: Speaker) -> No
         )
 
 
+async def has_ended(response: aiohttp.ClientResponse, within_s: float) -> bool:
+    """Whether a stream comes to its end, in order or not, within so long. What it still says is dropped."""
+    try:
+        async with asyncio.timeout(within_s):
+            while await response.content.readany():
+                pass
+    except TimeoutError:
+        return False
+    except (aiohttp.ClientError, OSError):
+        pass
+    return True
+
+
 async def read_body(response: aiohttp.ClientResponse) -> bytes:
     """A whole body, cut at `BODY_BYTES_MAX`."""
     pieces: list[bytes] = []

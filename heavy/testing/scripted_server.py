@@ -21,7 +21,7 @@ class Act(Enum):
     """What a reply may do between its bytes."""
 
     STALL = "stall"
-    """Send nothing more until the client is gone."""
+    """Send nothing more until the client is gone, or has the generation aborted."""
     GATE = "gate"
     """Wait until the test opens the server's gate."""
     DROP = "drop"
@@ -69,6 +69,7 @@ class ScriptedServer:
         self.open = 0
         self.open_peak = 0
         self.gate = asyncio.Event()
+        self._aborted: set[str] = set()
         self.base_url = ""
         self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
@@ -110,20 +111,26 @@ class ScriptedServer:
             replies = self._replies.get(request.path)
             if not replies:
                 return web.json_response({"detail": "Not Found"}, status=404)
-            return await self._answer(request, replies[0] if len(replies) == 1 else replies.pop(0))
+            reply = replies[0] if len(replies) == 1 else replies.pop(0)
+            response = await self._answer(request, reply, _rid(body))
+            if request.path == ABORT and response.status == 200:
+                self._aborted.add(_rid(body))
+            return response
         finally:
             self.open -= chat
             await self._tell()
 
-    async def _answer(self, request: web.Request, reply: Reply) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, reply: Reply, rid: str) -> web.StreamResponse:
         if reply.mute:
             await asyncio.Event().wait()
         response = web.StreamResponse(status=reply.status, headers=reply.headers)
         await response.prepare(request)
         for part in reply.parts:
             if part is Act.STALL:
-                await asyncio.Event().wait()
-            elif part is Act.GATE:
+                async with self._changed:
+                    await self._changed.wait_for(lambda: bool(rid) and rid in self._aborted)
+                break
+            if part is Act.GATE:
                 await self.gate.wait()
             elif part is Act.DROP:
                 if request.transport is not None:
@@ -137,6 +144,15 @@ class ScriptedServer:
     async def _tell(self) -> None:
         async with self._changed:
             self._changed.notify_all()
+
+
+def _rid(body: bytes) -> str:
+    """The id of the generation that a request is about; empty where it is about none."""
+    try:
+        asked = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return ""
+    return str(asked.get("rid", "")) if isinstance(asked, dict) else ""
 
 
 def _listed(replies: Reply | Iterable[Reply]) -> list[Reply]:

@@ -265,6 +265,24 @@ async def test_closing_the_generator_early_is_an_abort(pool: HttpPool) -> None:
         assert len(server.of(ABORT)) == 1
 
 
+async def test_an_abort_is_confirmed_by_the_end_of_the_stream_and_said_again_where_that_goes_on(
+    pool: HttpPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ScriptedServer(Reply((START, Act.STALL))) as server:
+        events = replica(server, pool).generate(request())
+        await anext(events)
+        await events.aclose()
+        assert len(server.of(ABORT)) == 1
+        assert "did not confirm" not in caplog.text
+        server.on(ABORT, Reply(status=500))
+        events = replica(server, pool).generate(request())
+        await anext(events)
+        await events.aclose()
+        await server.until(lambda: server.open == 0)  # its connection was dropped at last
+        assert len(server.of(ABORT)) == 3
+        assert "did not confirm" in caplog.text
+
+
 async def test_a_second_cancel_ends_the_wait_and_the_abort_still_arrives(pool: HttpPool) -> None:
     async with ScriptedServer(Reply((START, Act.STALL))) as server:
         server.on(ABORT, Reply(mute=True))
@@ -288,7 +306,7 @@ async def test_a_second_cancel_ends_the_wait_and_the_abort_still_arrives(pool: H
 async def test_an_abort_that_hangs_holds_the_caller_for_its_bound_at_most(
     pool: HttpPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heavy.replicas.http.STOP_S", 0.2)
+    monkeypatch.setattr("heavy.replicas.http.STOP_WAIT_S", 0.2)
     async with ScriptedServer(Reply((START, Act.STALL))) as server:
         server.on(ABORT, Reply(mute=True))
         events = replica(server, pool).generate(request())
@@ -357,15 +375,15 @@ async def test_tokens_are_counted_by_the_server_and_estimated_where_it_cannot(po
 
 
 async def test_load_and_health_are_bounded_and_have_their_errors(pool: HttpPool) -> None:
-    async with ScriptedServer(health=Reply(())) as server:
+    async with ScriptedServer(health_generate=Reply(())) as server:
         one = replica(server, pool)
         server.on("/v1/loads", Reply((b'{"loads":[{"num_running_reqs":2}]}',)))
         assert (await one.load(1.0)).running == 2
         await one.check_health(1.0)
-        server.on("/health", Reply((Act.STALL,)))
+        server.on("/health_generate", Reply((Act.STALL,)))
         with pytest.raises(EngineTimeout):
             await one.check_health(0.1)
-        server.on("/health", Reply((b"draining",), 503))
+        server.on("/health_generate", Reply((b"draining",), 503))
         with pytest.raises(EngineUnavailable):
             await one.check_health(1.0)
         server.on("/v1/loads", Reply((b"[]",)))

@@ -106,9 +106,11 @@ async def test_a_server_that_refuses_to_go_on_leaves_the_loss_to_the_caller(flee
 
 @pytest.mark.parametrize("how", ["failed", "gone", "anew"])
 async def test_a_silent_replica_that_is_lost_is_left_long_before_silence_is_a_failure(
-    fleet: Fleet, how: str
+    fleet: Fleet, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("heavy.replicas.http.STOP_S", 30.0)  # what is hung hears no abort, either
     hung = await fleet.server("hung", Reply((chunk({"content": "so"}), Act.STALL)))
+    hung.on(ABORT, Reply(mute=True))
     await fleet.server("well", answer(" it is"))
     waiting = asyncio.create_task(fleet.ask(prefer_replica="hung"))
     async with asyncio.timeout(5):

@@ -20,6 +20,8 @@ from workers.engines.simulated.profile import PROFILES, Timing
 from workers.engines.simulated.script import parse_script
 from workers.engines.simulated.wheel import Wheel
 
+from tests_support.waiting import until
+
 TOOL = {
     "type": "function",
     "function": {
@@ -259,6 +261,45 @@ def test_a_token_takes_longer_the_fuller_the_server_is() -> None:
     timing = Timing(itl_s=0.01, crowding=2.0)
     assert [round(timing.token_s(running, 9), 4) for running in (1, 5, 9)] == [0.01, 0.02, 0.03]
     assert timing.token_s(1, 1) == 0.01
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_full_server_is_well_while_anybody_speaks_and_not_once_it_hangs(
+    hangs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.engines.api.life.PATIENCE_S", 1.0)
+    full = {"running_max": 1, "waiting_max": 1, "itl_s": 0.01, "reasoning_tokens": 90_000}
+    profile = PROFILES["instant"].with_overrides(full)
+    simulated = SimulatedEngine(profile, mistakes={Mistake.HANG: 1.0} if hangs else {})
+    async with serving(simulated) as url, aiohttp.ClientSession() as http:
+
+        async def health() -> int:
+            async with http.get(f"{url}/health_generate") as response:
+                return response.status
+
+        assert await health() == 200
+        async with http.post(f"{url}/v1/chat/completions", json={**QUESTION, "stream": True}) as stream:
+            await stream.content.readany()
+            assert await until(health, lambda status: status == (500 if hangs else 200))
+            assert [await health() for _ in range(2)] == [500 if hangs else 200] * 2
+
+
+async def test_a_server_that_only_prefills_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.engines.api.life.PATIENCE_S", 1.5)
+    long = {"running_max": 1, "prefill_tokens_per_s": 40_000.0, "prefill_alone": True}
+    simulated = SimulatedEngine(PROFILES["instant"].with_overrides(long))
+    body = {"messages": [{"role": "user", "content": "word " * 160_000}], "stream": True}  # takes 5 s
+    async with serving(simulated) as url, aiohttp.ClientSession() as http:
+        asked = asyncio.create_task(http.post(f"{url}/v1/chat/completions", json=body))
+
+        async def running() -> int:
+            return simulated.load().running
+
+        await until(running, lambda count: count == 1)
+        async with http.get(f"{url}/health_generate") as response:
+            assert (response.status, asked.done()) == (200, False)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
 
 
 async def test_the_wheel_calls_in_order_and_not_too_early() -> None:

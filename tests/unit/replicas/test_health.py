@@ -5,16 +5,17 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heavy.core.errors import EngineTimeout
+from heavy.core.errors import EngineError, EngineTimeout, EngineUnavailable
 from heavy.replicas.api import ReplicaLoad
 from heavy.replicas.health import Health, HealthLimits, HealthReport, decide
 
 LOAD = ReplicaLoad(3, 1, 10, 100, {})
-DOWN = EngineTimeout("silent", "r")
-LIMITS = HealthLimits(failures_max=3, successes_min=2)
+DOWN = EngineUnavailable("refused", "r")
+SILENT = EngineTimeout("silent", "r")
+LIMITS = HealthLimits(failures_max=3, timeouts_max=2, successes_min=2)
 
 
-def after(*probes: ReplicaLoad | EngineTimeout, limits: HealthLimits = LIMITS) -> HealthReport:
+def after(*probes: ReplicaLoad | EngineError, limits: HealthLimits = LIMITS) -> HealthReport:
     report = HealthReport()
     for probe in probes:
         report = decide(report, probe, limits)
@@ -29,14 +30,20 @@ def test_a_server_is_well_after_enough_good_probes() -> None:
 
 def test_a_busy_server_that_misses_a_probe_or_two_stays_well_and_keeps_its_load() -> None:
     report = after(LOAD, LOAD, DOWN, DOWN)
-    assert (report.health, report.load, report.problem) == (Health.WELL, LOAD, "silent")
+    assert (report.health, report.load, report.problem) == (Health.WELL, LOAD, "refused")
+    assert after(LOAD, LOAD, SILENT, DOWN).health is Health.WELL
 
 
 def test_failures_in_a_row_make_it_ill_and_say_why() -> None:
     report = after(LOAD, LOAD, DOWN, DOWN, DOWN)
-    assert (report.health, report.changed, report.problem) == (Health.ILL, True, "silent")
+    assert (report.health, report.changed, report.problem) == (Health.ILL, True, "refused")
     assert after(LOAD, LOAD, DOWN, DOWN, DOWN, LOAD).health is Health.ILL
     assert after(LOAD, LOAD, DOWN, DOWN, DOWN, LOAD, LOAD).health is Health.WELL
+
+
+def test_silence_is_waited_for_within_a_probe_and_makes_it_ill_sooner_than_refusals() -> None:
+    assert after(LOAD, LOAD, SILENT, SILENT).health is Health.ILL
+    assert after(LOAD, LOAD, SILENT, LOAD, SILENT).health is Health.WELL
 
 
 @given(st.lists(st.booleans(), max_size=40), st.integers(1, 4), st.integers(1, 4))

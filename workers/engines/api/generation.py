@@ -64,6 +64,8 @@ class ConnectionLoss:
 
 
 Event = TextDelta | ToolCallDelta | Finished | Failed | ConnectionLoss
+HEALTH_RID = "health-"
+"""What ids of generations begin with that only probe the engine."""
 TERMINAL = (Finished, Failed, ConnectionLoss)
 
 
@@ -107,8 +109,29 @@ class ModelInfo:
     details: dict[str, object] = field(default_factory=dict)
 
 
+class Pulse:
+    """Beats at every step of an engine, also of one that brings nobody anything, as part of a long prefill.
+
+    Loop thread only.
+    """
+
+    def __init__(self) -> None:
+        self._beat = asyncio.Event()
+
+    def beat(self) -> None:
+        """A step has been made."""
+        self._beat.set()
+        self._beat = asyncio.Event()
+
+    async def next(self) -> None:
+        """Wait for the next step."""
+        await self._beat.wait()
+
+
 class Engine(Protocol):
     """What stands behind the API. All methods run on the event loop and never block it."""
+
+    pulse: Pulse
 
     @property
     def info(self) -> ModelInfo:

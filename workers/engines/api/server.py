@@ -27,12 +27,12 @@ from workers.engines.api.generation import (
     TextDelta,
     ToolCallDelta,
 )
+from workers.engines.api.life import sign_of_life
 from workers.engines.api.metrics import EngineMetrics
 from workers.engines.api.request import ChatRequest, parse_chat, parse_json, parse_tokenize
 from workers.engines.api.traced import GenerationSpan
 
 BODY_BYTES_MAX = 64 * 1024 * 1024
-HEALTH_GENERATE_S = 20.0
 DRAIN_RETRY_AFTER_S = 5
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -240,27 +240,15 @@ class EngineServer:
         return web.json_response(loads_json(self.engine.load(), self.engine.info.engine))
 
     async def _health(self, http: web.Request) -> web.Response:
-        if (reason := self.engine.failure()) is not None:
-            raise EngineFailed(f"The engine cannot go on: {reason}. Restart this server.")
+        self._check_engine()
         self._accepting()
         return web.json_response({"status": "ok"})
 
     async def _health_generate(self, http: web.Request) -> web.Response:
-        """Generates one token, past the queue's end like any other request."""
+        """As SGLang's: any step of the engine is enough, and an idle one generates a token for it."""
+        self._check_engine()
         self._accepting()
-        probe = parse_chat(
-            {"messages": [{"role": "user", "content": "ok"}], "max_tokens": 1, "temperature": 0},
-            f"health-{uuid.uuid4().hex}",
-        )
-        generation = await self.engine.submit(probe)
-        try:
-            async with asyncio.timeout(HEALTH_GENERATE_S):
-                while not isinstance((await generation.events())[-1], Finished | Failed | ConnectionLoss):
-                    pass
-        except TimeoutError as error:
-            raise EngineFailed(f"No token within {HEALTH_GENERATE_S} s. Restart this server.") from error
-        finally:
-            generation.abort()
+        await sign_of_life(self.engine, busy=bool(self._flights))
         return web.json_response({"status": "ok"})
 
     async def _metrics_text(self, http: web.Request) -> web.Response:
@@ -312,6 +300,10 @@ class EngineServer:
         )
 
     # -- parts
+
+    def _check_engine(self) -> None:
+        if (reason := self.engine.failure()) is not None:
+            raise EngineFailed(f"The engine cannot go on: {reason}. Restart this server.")
 
     def _accepting(self) -> None:
         if self.draining:

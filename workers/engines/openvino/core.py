@@ -23,6 +23,7 @@ import orjson
 from workers.engines.openvino.grammar import build
 from workers.engines.openvino.link import CoreLink
 
+PULSE_S = 0.25
 REBUILDS_MAX = 3
 REBUILDS_WINDOW_S = 600.0
 ENDS = {
@@ -39,6 +40,7 @@ class Core:
         self._link = link
         self._handles: dict[int, Any] = {}
         self._rebuilds: deque[float] = deque()
+        self._silent_since = time.monotonic()
         self._pipeline = self._load()
 
     def run(self) -> None:
@@ -111,8 +113,10 @@ class Core:
                 news.append([number, ids, end, ""])
             if end:
                 del self._handles[number]
-        if news:
-            self._link.send({"news": news})
+        now = time.monotonic()
+        if news or now >= self._silent_since + PULSE_S:
+            self._link.send({"news": news})  # also without any: it tells that steps are made
+            self._silent_since = now
 
 
 def _read(handle: Any) -> tuple[list[int], str]:

@@ -20,7 +20,7 @@ import orjson
 
 from workers.engines.api.admission import Admission
 from workers.engines.api.errors import ContextOverflow, EngineFailed
-from workers.engines.api.generation import Load, ModelInfo
+from workers.engines.api.generation import Load, ModelInfo, Pulse
 from workers.engines.api.request import ChatRequest, TokenizeRequest
 from workers.engines.formats.splitter import Splitter
 from workers.engines.openvino import grammar
@@ -69,6 +69,7 @@ class OpenVinoEngine:
         self.kv_blocks = -(-(settings.kv_tokens or self._kv_tokens_default()) // BLOCK_TOKENS)
         self.admission = Admission(settings.running_max, settings.waiting_max, self.kv_blocks * BLOCK_TOKENS)
         self.prefix = PrefixBlocks(self.kv_blocks)
+        self.pulse = Pulse()
         self._numbers = itertools.count(1)
         self._generations: dict[int, OpenVinoGeneration] = {}
         self._received: deque[tuple[float, int]] = deque()
@@ -212,6 +213,7 @@ class OpenVinoEngine:
         """Everything the core reports, until it is gone."""
         assert self._link is not None
         while messages := await self._link.receive():
+            self.pulse.beat()
             for message in messages:
                 if "lost" in message:
                     self.prefix.clear()

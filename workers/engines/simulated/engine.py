@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from workers.engines.api.admission import Admission, Ticket
 from workers.engines.api.errors import ContextOverflow, EngineFailed
 from workers.engines.api.generation import (
+    HEALTH_RID,
     ConnectionLoss,
     Event,
     Finished,
@@ -18,6 +19,7 @@ from workers.engines.api.generation import (
     Inbox,
     Load,
     ModelInfo,
+    Pulse,
     TextDelta,
     Usage,
 )
@@ -32,6 +34,8 @@ from workers.engines.simulated.script import ScriptedStep
 from workers.engines.simulated.wheel import Wheel
 
 ATTEMPTS_REMEMBERED = 4_096
+PREFILL_STEP_TOKENS = 8_192
+"""A longer prompt is prefilled in several steps, as by SGLang."""
 THROUGHPUT_WINDOW_S = 5.0
 HALF_AN_EVENT = b'data: {"id":"simulated","object":"chat.completion.chunk","choi'
 BREAKING = {Mistake.HANG, Mistake.DISCONNECT, Mistake.TRUNCATED_SSE}
@@ -57,6 +61,7 @@ class SimulatedEngine:
         self.admission = Admission(limits.running_max, limits.waiting_max, limits.kv_tokens)
         self.cache = PrefixCache(limits.kv_tokens)
         self.wheel = Wheel()
+        self.pulse = Pulse()
         self.prefills = Prefills()
         self.ranks: Ranks | None = None
         """The other ranks, where this is the first of a gang."""
@@ -147,6 +152,7 @@ class SimulatedEngine:
 
     def emitted(self, now: float, tokens: int) -> None:
         """Tokens left, for the throughput."""
+        self.pulse.beat()
         self._emitted.append((now, tokens))
         while self._emitted and self._emitted[0][0] < now - THROUGHPUT_WINDOW_S:
             self._emitted.popleft()
@@ -168,7 +174,7 @@ class SimulatedEngine:
 
     def _mistake(self, prompt: SimulatedPrompt, request: ChatRequest) -> Mistake | None:
         """Drawn from the seed, the conversation and the attempt: a retry draws anew."""
-        if not self.mistakes:
+        if not self.mistakes or request.rid.startswith(HEALTH_RID):
             return None
         key = (prompt.segments[-1].digest, request.sampling.seed)
         attempt = self._attempts.pop(key, 0)
@@ -246,6 +252,9 @@ class SimulatedGeneration:
         self._cached = self._engine.cache.match(self._prompt)
         pace = self._wobble() / timing.time_scale
         prefilled = now + timing.prefill_s(self._prompt.tokens - self._cached) * pace
+        step_s = timing.prefill_s(PREFILL_STEP_TOKENS) * pace
+        for step in range(1, (self._prompt.tokens - self._cached) // PREFILL_STEP_TOKENS + 1):
+            self._engine.wheel.at(now + step * step_s, self._engine.pulse.beat)
         self._due = prefilled + timing.ttft_s * pace
         if timing.prefill_alone:
             self._engine.prefills.takes(prefilled)
