@@ -26,6 +26,8 @@ from heavy.core.fleet import FleetListing, ProfileChange, ReplicaInfo, ReplicaSt
 WATCH_EVERY_S = 1.0
 BAR_COLUMNS = 10
 WIDE_COLUMNS = 100
+LAST_LINES = 3
+"""How much is shown of what an engine said that is being started again."""
 
 _STATE_STYLE = {
     ReplicaState.READY: "green",
@@ -173,12 +175,19 @@ def _troubles(listing: FleetListing) -> list[Text]:
         states = [info.state for info in listing.replicas if info.profile == served.profile]
         if (ready := states.count(ReplicaState.READY)) < served.replicas:
             found.append(Text(f"{served.profile}: {ready} of {served.replicas} ready", style="yellow"))
-        if served.failures:
+        if served.failures and served.replicas:
             again = "not started again until it changes" if served.quarantined else "it is tried again"
             times = "once" if served.failures == 1 else f"{served.failures} times in a row"
             style = "red" if served.quarantined else "yellow"
-            found.append(Text.assemble((f"{served.profile} failed {times}; {again}: ", style), served.reason))
+            reason = served.reason if served.quarantined else _shortened(served.reason)
+            found.append(Text.assemble((f"{served.profile} failed {times}; {again}: ", style), reason))
     return found
+
+
+def _shortened(reason: str) -> str:
+    """What happened, and the end of what the engine said about it."""
+    what, *said = reason.splitlines()
+    return "\n".join([what, *said[-LAST_LINES:]])
 
 
 def _replicas(found: tuple[ReplicaInfo, ...], width: int, now_ms: int) -> RenderableType:

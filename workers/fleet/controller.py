@@ -163,7 +163,7 @@ class Controller:
         if "last words" not in reason:
             with contextlib.suppress(NotFound):
                 lines = (await self._store.fleet.log(member.replica))[-LAST_LINES:]
-                reason += " Its last words:" + "".join(f"\n    {line}" for line in lines)
+                reason = f"{reason.rstrip('.')}. Its last words:" + "".join(f"\n    {line}" for line in lines)
         streaks = {one.profile: one for one in await self._store.fleet.failures()}
         before = streaks.get(member.profile)
         for wanted in await self._store.fleet.wanted():
