@@ -228,7 +228,7 @@ class LocalCluster:
             await asyncio.to_thread(require_room, profiles)
         self._store = await connect(self.settings.store_url, self.settings)
         self._served = ServedProfiles(self._store, self.settings.environment(), self._progress)
-        await self._served.ask(profiles, self._plan.replicas)
+        await self._served.ask(profiles, self._plan.replicas, keep=self._plan.keep_replicas)
 
     async def _stop_replicas(self) -> None:
         served, self._served = self._served, None

@@ -45,7 +45,7 @@ from workers.shipped import LOCAL_PROFILE, PROFILE_DIRECTORIES
 @click.option(
     "--keep-replicas",
     is_flag=True,
-    help="Leave the replicas at the end; needs RAY_ADDRESS and HEAVY_STORE_URL.",
+    help="Leave the replicas at the end, whoever ends; needs RAY_ADDRESS and HEAVY_STORE_URL.",
 )
 def up(
     profiles: tuple[str, ...],
@@ -63,6 +63,7 @@ def up(
 
     On a cluster of GPU nodes, give both and --keep-replicas: replicas then outlive this command, and the next
     `heavy up` goes on with them. Several may run for the same store; one of them minds the replicas.
+    `heavy replicas update PROFILE --replicas 0` lets kept ones go.
     """
     settings = local_settings(profiles_dir, port=port, http_port=http_port)
     if keep_replicas and not (settings.store_url and os.environ.get("RAY_ADDRESS")):

@@ -93,23 +93,26 @@ def wanted_of(profile: Profile, before: Wanted | None = None, replicas: int | No
         replicas_max=most,
         drained=before.drained if before else (),
         restarts=before.restarts if before else 0,
+        kept=before.kept if before else False,
         asked=before.asked if before else "",
         asked_ms=before.asked_ms if before else 0,
     )
 
 
-def asked_for(profile: Profile, before: Wanted | None, replicas: int | None, now_ms: int) -> Wanted:
+def asked_for(
+    profile: Profile, before: Wanted | None, replicas: int | None, now_ms: int, *, keep: bool = False
+) -> Wanted:
     """What is wanted once somebody asks to have a profile served, for the first time or again.
 
     Asking for the same as the last time lets stand what administrators have changed since, so that a
-    coordinator may be restarted; and what failed in vain is tried again.
+    coordinator may be restarted; what failed in vain is tried again; what anybody wants kept is kept.
     """
     fresh = wanted_of(profile, before, replicas)
     text = f"{fresh.replicas_min} {fresh.replicas_max}\n{fresh.definition}"
     asked = hashlib.sha256(text.encode()).hexdigest()
     if before is not None and before.asked == asked and not before.dismissed:
-        return replace(before, asked_ms=now_ms)
-    return replace(fresh, asked=asked, asked_ms=now_ms)
+        return replace(before, asked_ms=now_ms, kept=before.kept or keep)
+    return replace(fresh, asked=asked, asked_ms=now_ms, kept=fresh.kept or keep)
 
 
 def _parsed(asked: ProfileChange) -> Profile | None:

@@ -88,6 +88,8 @@ class Wanted:
     """How often a person has asked for a new start: another number, another revision."""
     dismissed: bool = False
     """Its replicas go at once, whatever they have in flight."""
+    kept: bool = False
+    """Its replicas stay when whoever asked for them goes."""
     asked: str = ""
     """A digest of what was asked for the last time; what differs from it, administrators have changed."""
     asked_ms: int = 0

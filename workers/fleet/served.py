@@ -33,14 +33,15 @@ class ServedProfiles:
         self._progress = progress
         self._shown: dict[str, tuple[str, str]] = {}
         self._profiles: dict[str, Profile] = {}
+        self._stopped = False
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def ask(self, profiles: Sequence[Profile], replicas: int | None) -> None:
-        """Ask for the replicas, and begin to mind them."""
+    async def ask(self, profiles: Sequence[Profile], replicas: int | None, *, keep: bool = False) -> None:
+        """Ask for the replicas, to be kept or not when we stop, and begin to mind them."""
         before = {one.profile: one for one in await self._store.fleet.wanted()}
         self._profiles = {profile.name: profile for profile in profiles}
         for profile in profiles:
-            asked = asked_for(profile, before.get(profile.name), replicas, clock.now_ms())
+            asked = asked_for(profile, before.get(profile.name), replicas, clock.now_ms(), keep=keep)
             await self._store.fleet.want(asked)
         self._tasks = [asyncio.create_task(self._controller.run()), asyncio.create_task(self._show_forever())]
 
@@ -66,11 +67,11 @@ class ServedProfiles:
 
     async def stop(self, *, keep: bool = False) -> None:
         """Let the replicas go, unless they are to be kept for whoever comes next. Safe to call twice."""
-        profiles, self._profiles = self._profiles, {}
+        stopped, self._stopped = self._stopped, True
         try:
-            if profiles and not keep:
+            if not stopped and not keep:
                 with contextlib.suppress(HeavyError):
-                    await self._dismiss(profiles)
+                    await self._dismiss(self._profiles)
         finally:
             tasks, self._tasks = self._tasks, []
             for task in tasks:
@@ -78,15 +79,17 @@ class ServedProfiles:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _dismiss(self, profiles: Mapping[str, Profile]) -> None:
-        for one in await self._store.fleet.wanted():
-            if one.profile in profiles:
-                await self._store.fleet.change(one.profile, _dismissed)
+        """Whatever somebody wants kept stays: it may serve others."""
+        wanted = [one for one in await self._store.fleet.wanted() if one.profile in profiles]
+        going = {one.profile for one in wanted if not one.kept}
+        for profile in going:
+            await self._store.fleet.change(profile, _dismissed)
         until_s = clock.monotonic_s() + GONE_WITHIN_S
         while clock.monotonic_s() < until_s:
-            if not any(member.profile in profiles for member in await self._store.fleet.members()):
+            if not any(member.profile in going for member in await self._store.fleet.members()):
                 break
             await asyncio.sleep(POLL_S)
-        for profile in profiles:
+        for profile in going:
             await self._store.fleet.unwant(profile)
 
     async def _enough_serve(self, *, patient: bool) -> bool:

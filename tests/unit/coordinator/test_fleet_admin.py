@@ -34,5 +34,13 @@ def test_a_setting_that_a_newer_version_adds_is_no_update() -> None:
     assert Profile.model_validate_json(definition) == PROFILE
 
 
+def test_what_anybody_wants_kept_is_kept() -> None:
+    kept = asked_for(PROFILE, None, 2, 1_000, keep=True)
+    assert kept.kept
+    assert again(kept).kept
+    assert again(kept, replicas=3).kept
+    assert not again(None).kept
+
+
 def test_what_was_dismissed_is_wanted_again() -> None:
     assert not again(replace(again(None), dismissed=True)).dismissed
