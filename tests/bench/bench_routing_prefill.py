@@ -368,7 +368,7 @@ def _profile(crowding: float) -> Profile:
 async def _measure(store_url: str, servers: Sequence[Running], dictation: str) -> None:
     async with asyncio.timeout(ALL_S):
         for count, crowding in ((1, 1.0), (2, 1.0), (2, 0.0)):
-            print(f"{count} replicas; a full one is said to be slower by {crowding:.0%}")
+            print(f"{count} replica{'s' * (count > 1)}; a full one is said to be slower by {crowding:.0%}")
             await _compare(store_url, servers[:count], dictation, crowding)
 
 
