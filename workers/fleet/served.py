@@ -96,6 +96,7 @@ class ServedProfiles:
         """Raises `EngineUnavailable`, `StoreUnavailable`."""
         wanted = [one for one in await self._store.fleet.wanted() if one.profile in self._profiles]
         infos = await self._store.directory.replicas()
+        self._show(infos)
         ready = Counter(info.profile for info in infos if info.state == ReplicaState.READY)
         if all(ready[one.profile] >= one.replicas_min for one in wanted):
             return True
