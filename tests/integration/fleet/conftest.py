@@ -171,10 +171,8 @@ async def stopped_by_ctrl_c(up: Up, fleet: Fleet) -> AsyncIterator[None]:
     """Ctrl-C after the block, and then nothing of it is left: no group, no actor, no engine process."""
     try:
         yield
-        engines = set[int]().union(
-            *(processes_below(info.pid) for info in await fleet.replicas() if info.pid)
-        )
-        assert engines
+        shown = await until(fleet.replicas, lambda infos: any(info.pid for info in infos), WITHIN_S)
+        engines = set[int]().union(*(processes_below(info.pid) for info in shown if info.pid))
     finally:
         status = await asyncio.to_thread(up.stop, signal.SIGINT)
     said = "".join(up.output)
