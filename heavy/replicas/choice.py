@@ -33,12 +33,13 @@ def offer_of(
 ) -> Offer:
     """What a replica offers: by its own load report, by what is reserved, by what this process sends it.
 
-    What is young is not in the report yet. `warm_tokens` of our prompt it is known to hold; an opening that
-    it is prefilling for somebody else will be there.
+    What is young is not in the report yet, and what is gone may be in it still. `warm_tokens` of our prompt
+    it is known to hold; an opening that it is prefilling for somebody else will be there.
     """
     coming = opening_tokens if held.led else min(held.warm_tokens, opening_tokens)
     budgets = [most for most in (routing.kv_tokens_max, info.kv_tokens_max) if most]
-    reported = info.running + info.waiting
+    reported = max(0, info.running + info.waiting - held.gone_generations)
+    used_tokens = max(0, info.kv_tokens_used - held.gone_tokens)
     return Offer(
         replica=info.replica,
         slots=info.in_flight_max,
@@ -47,7 +48,7 @@ def offer_of(
         waiting=info.waiting,
         kv_max=min(budgets, default=0),
         kv_held=held.tokens,
-        kv_taken=max(held.tokens, info.kv_tokens_used + held.young_tokens),
+        kv_taken=max(held.tokens, used_tokens + held.young_tokens),
         ahead_tokens=held.ahead_tokens,
         cached_tokens=max(warm_tokens, coming),
     )

@@ -109,12 +109,17 @@ class Taken(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KvHeld:
-    """What generations hold of one replica. The young ones its last load report may not know yet."""
+    """What generations hold of one replica.
+
+    The young ones its last load report may not know yet, and those gone lately it may still count.
+    """
 
     tokens: int = 0
     generations: int = 0
     young_tokens: int = 0
     young_generations: int = 0
+    gone_tokens: int = 0
+    gone_generations: int = 0
     ahead_tokens: int = 0
     """What it still has to prefill for others than the group that was asked about."""
     warm_tokens: int = 0
@@ -245,7 +250,11 @@ class Reservations(Protocol):
     async def held(
         self, replicas: Sequence[str], *, group: str = "", report_age_s: float = 0.0
     ) -> Mapping[str, KvHeld]:
-        """What is held of each replica, as seen by `group`; younger than `report_age_s` counts as young."""
+        """What is held of each replica, as seen by `group`.
+
+        What was taken within `report_age_s` counts as young, what was returned within it as gone; of that
+        at most the last 2 s are remembered.
+        """
         ...
 
     async def take(self, claim: KvClaim, *, kv_tokens_max: int, generations_max: int, ttl_s: float) -> Taken:

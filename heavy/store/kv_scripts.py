@@ -12,15 +12,18 @@ from heavy.store.scripts import PRELUDE
 _HELD: Final = (
     PRELUDE
     + """
--- One replica's hash: a field a generation, 'expires taken shared own fresh leads group', and a field
--- 'g:GROUP', 'expires shared', for an opening that the replica has prefilled. What has expired is removed.
+-- One replica's hash: a field a generation, 'expires taken shared own fresh leads group'; a field 'g:GROUP',
+-- 'expires shared', for an opening that the replica has prefilled; and for a while a field 'e:HOLDER',
+-- 'expires ended own', for a generation that has ended. What has expired is removed.
+local ENDED_KEPT_MS = 2000  -- longer than a load report is old
 local function entry(text)
   local e = {string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d) (.*)$')}
   for i = 1, 6 do e[i] = tonumber(e[i]) end
   return e
 end
 local function held(key, now, old_ms, asked)
-  local sum = {tokens = 0, count = 0, young = 0, young_count = 0, ahead = 0, warm = 0, led = 0}
+  local sum = {tokens = 0, count = 0, young = 0, young_count = 0, ahead = 0, warm = 0, led = 0,
+               gone = 0, gone_count = 0}
   local groups, fields = {}, redis.call('HGETALL', key)
   for i = 1, #fields, 2 do
     local name, text = fields[i], fields[i + 1]
@@ -28,6 +31,11 @@ local function held(key, now, old_ms, asked)
     elseif string.sub(name, 1, 2) == 'g:' then
       if name == 'g:' .. asked then
         sum.warm = math.max(sum.warm, tonumber(string.match(text, '%d+$')))
+      end
+    elseif string.sub(name, 1, 2) == 'e:' then
+      local ended, own = string.match(text, '^%d+ (%d+) (%d+)$')
+      if now - tonumber(ended) < old_ms then
+        sum.gone_count, sum.gone = sum.gone_count + 1, sum.gone + tonumber(own)
       end
     else
       local _, taken, shared, own, fresh, leads, group = unpack(entry(text))
@@ -57,11 +65,12 @@ end
 KV_HELD: Final = (
     _HELD
     + """
--- KEYS one hash a replica. ARGV repeated, age of a report in ms, group. Answers ok and seven numbers a key.
+-- KEYS one hash a replica. ARGV repeated, age of a report in ms, group. Answers ok and nine numbers a key.
 local found, now = {'ok'}, now_ms()
 for _, key in ipairs(KEYS) do
   local sum = held(key, now, tonumber(ARGV[2]), ARGV[3])
-  for _, name in ipairs({'tokens', 'count', 'young', 'young_count', 'ahead', 'warm', 'led'}) do
+  local names = {'tokens', 'count', 'young', 'young_count', 'gone', 'gone_count', 'ahead', 'warm', 'led'}
+  for _, name in ipairs(names) do
     found[#found + 1] = sum[name]
   end
 end
@@ -131,8 +140,12 @@ KV_GIVE_BACK: Final = (
 -- KEYS hash. ARGV repeated, holder, channel, hint. Who waits for a prefill that will not come is told.
 local text = redis.call('HGET', KEYS[1], ARGV[2])
 if not text then return {'ok'} end
+local e, now = entry(text), now_ms()
 redis.call('HDEL', KEYS[1], ARGV[2])
-if entry(text)[6] == 1 then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
+redis.call('HSET', KEYS[1], 'e:' .. ARGV[2],
+  table.concat({whole(now + ENDED_KEPT_MS), whole(now), whole(e[4])}, ' '))
+stay(KEYS[1], ENDED_KEPT_MS)
+if e[6] == 1 then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
 return {'ok'}
 """
 )

@@ -13,7 +13,7 @@ from heavy.store.hints import Hints
 from heavy.store.keys import CONTROL_CHANNEL, kv_key
 from heavy.store.link import Argument, Link
 
-_NUMBERS: Final = 7
+_NUMBERS: Final = 9
 """Of one replica, in the answer of `KV_HELD`."""
 
 
@@ -84,8 +84,18 @@ class RedisReservations:
 
 def _held(row: Sequence[int]) -> KvHeld:
     *numbers, led = row
-    tokens, generations, young_tokens, young_generations, ahead, warm = numbers
-    return KvHeld(tokens, generations, young_tokens, young_generations, ahead, warm, bool(led))
+    tokens, generations, young_tokens, young_generations, gone_tokens, gone_generations, ahead, warm = numbers
+    return KvHeld(
+        tokens,
+        generations,
+        young_tokens,
+        young_generations,
+        gone_tokens,
+        gone_generations,
+        ahead,
+        warm,
+        bool(led),
+    )
 
 
 def _hint(group: str) -> str:

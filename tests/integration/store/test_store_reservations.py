@@ -103,6 +103,14 @@ async def test_what_is_young_is_told_apart_from_what_a_report_may_know(store: Re
     assert (await held(store)).young_tokens == 0
 
 
+async def test_what_is_gone_is_told_as_long_as_a_report_may_still_count_it(store: RedisStore) -> None:
+    await take(store, claim("a", 100, 50))
+    await store.reservations.give_back(claim("a", 100, 50))
+    await store.reservations.give_back(claim("a", 100, 50))
+    assert await held(store, report_age_s=60) == KvHeld(gone_tokens=100, gone_generations=1)
+    assert await held(store) == KvHeld()
+
+
 async def test_a_dead_process_leaks_nothing_and_what_is_kept_stays(store: RedisStore) -> None:
     await take(store, claim("dead", 500, 100, leads=True), ttl_s=0.3)
     await take(store, claim("alive", 400), ttl_s=0.3)

@@ -127,6 +127,16 @@ def test_an_offer_counts_what_is_reserved_and_not_yet_in_the_report_once() -> No
     assert (foreign.held, foreign.kv_held) == (5, 500)
 
 
+def test_an_offer_counts_nothing_that_is_gone_and_still_in_the_report() -> None:
+    info = replace(INFO, running=6, waiting=2, kv_tokens_used=800, kv_tokens_max=10_000)
+    begun_anew = KvHeld(tokens=600, generations=6, young_tokens=600, young_generations=6)
+    gone = replace(begun_anew, gone_tokens=800, gone_generations=8)
+    offer = offer_of(info, gone, RoutingSection())
+    assert (offer.taken, offer.kv_taken) == (6, 600)
+    over = offer_of(info, replace(gone, gone_tokens=9_000, gone_generations=90), RoutingSection())
+    assert (over.taken, over.kv_taken) == (6, 600)
+
+
 def test_a_profile_may_set_less_memory_than_the_engine_reports_or_what_it_does_not_report() -> None:
     assert offer_of(INFO, KvHeld(), RoutingSection()).kv_max == 0
     assert offer_of(INFO, KvHeld(), RoutingSection(kv_tokens_max=500)).kv_max == 500
