@@ -8,21 +8,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
 from heavy.core.errors import StoreUnavailable
 from heavy.core.fleet import ReplicaState
 from heavy.core.runs import TrajectorySpec
 from heavy.profiles.loader import ProfileBook
 from heavy.profiles.schema import Profile
-from heavy.replicas.choice import NOTHING_HELD, demand_of, offer_of
+from heavy.replicas.choice import NOTHING_HELD, REPORT_AGE_S, demand_of, offer_of
 from heavy.replicas.cost import Demand, Offer, cheapest
 from heavy.replicas.openai_json import estimated_prompt_tokens
 from heavy.replicas.pace import assumed
 from heavy.store.api import Store
-
-REPORT_AGE_S: Final = 1.5
-"""How old a load report may be; what was reserved since is not in it."""
 
 logger = logging.getLogger(__name__)
 

@@ -13,6 +13,8 @@ from heavy.replicas.registry import Known
 from heavy.store.api import KvClaim, KvHeld
 
 NOTHING_HELD: Final = KvHeld()
+REPORT_AGE_S: Final = 1.5
+"""How old a load report may be; what was reserved since is not in it, what was returned since still is."""
 MOST: Final = 0.5
 """The part of a prompt that makes a replica the one where it is warm."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -13,7 +13,7 @@ from heavy.core.errors import EngineUnavailable
 from heavy.core.ids import attempt_of, trajectory_of, with_attempt
 from heavy.profiles.schema import RoutingSection
 from heavy.replicas.api import Finished, GenerationRequest
-from heavy.replicas.choice import NOTHING_HELD, Choice, Option, demand_of, offer_of
+from heavy.replicas.choice import NOTHING_HELD, REPORT_AGE_S, Choice, Option, demand_of, offer_of
 from heavy.replicas.cost import Chooser, Pace, Reason, cheapest
 from heavy.replicas.holds import GRANTED, KvHolds
 from heavy.replicas.openai_json import estimated_prompt_tokens
@@ -40,8 +40,7 @@ class PlacementLimits:
     While no replica of the profile works, at most `absence_s` is waited; for room on a working one, or for
     one that is starting, until the generation's deadline. Where another one has room, at most `wait_max_s` is
     waited for a cheaper one, and never longer than it saves. Openings that take less than `lead_min_s` to
-    prefill have no leader; one is waited for at most `lead_max_s`. A load report is at most `report_age_s`
-    old.
+    prefill have no leader; one is waited for at most `lead_max_s`.
     """
 
     absence_s: float = 10.0
@@ -49,7 +48,6 @@ class PlacementLimits:
     wait_max_s: float = 20.0
     lead_min_s: float = 0.1
     lead_max_s: float = 30.0
-    report_age_s: float = 1.5
 
 
 @dataclass(slots=True)
@@ -62,7 +60,6 @@ class Journey:
     tried: list[str] = field(default_factory=list)
     following_since_s: float | None = None
     """Since when it has waited for whoever prefills its opening."""
-
     holding_out_since_s: float | None = None
     """Since when it has left room to others, for a better place. What it waited for any room before is none
     of that: it would move whenever the fleet is full, and prefill again where all wait for prefills."""
@@ -126,6 +123,16 @@ class _Queue:
     absent_since_s: float | None = None
     """Since when no replica of the profile has been seen working."""
 
+    @contextmanager
+    def in_line(self) -> Iterator[None]:
+        """Stand among those who wait for room."""
+        arrived_s = clock.monotonic_s()
+        self.arrived_s.append(arrived_s)
+        try:
+            yield
+        finally:
+            self.arrived_s.remove(arrived_s)
+
 
 class Placement:
     """Places generations on the replicas that a registry knows."""
@@ -184,7 +191,11 @@ class Placement:
 
     @property
     def queue_wait_s(self) -> dict[str, float]:
-        """Per profile, how long the first in line has waited for room; only where one waits."""
+        """Per profile, how long the first in line has waited for room; only where one waits.
+
+        Who waits though there is room, for a better place or for a prompt's prefill, is not in line: another
+        replica would not help.
+        """
         now_s = clock.monotonic_s()
         waiting = {profile: queue.arrived_s for profile, queue in self._queues.items() if queue.arrived_s}
         return {profile: now_s - min(arrived_s) for profile, arrived_s in waiting.items()}
@@ -196,14 +207,14 @@ class Placement:
         request, arrived_s = journey.request, clock.monotonic_s()
         queue = self._queues.setdefault(request.profile, _Queue())
         bound = asyncio.timeout(clock.remaining_s(request.deadline_ms))
-        queue.arrived_s.append(arrived_s)
         try:
             async with bound:
                 while True:
-                    async with queue.turn:
-                        while (decided := await self._decide(journey)) is None:
-                            await self._check_absence(request.profile, queue, arrived_s)
-                            await self._registry.change(self._limits.look_again_s)
+                    with queue.in_line():
+                        async with queue.turn:
+                            while (decided := await self._decide(journey)) is None:
+                                await self._check_absence(request.profile, queue, arrived_s)
+                                await self._registry.change(self._limits.look_again_s)
                     if isinstance(decided, Place):
                         return decided
                     await self._wait(journey, decided)
@@ -213,8 +224,6 @@ class Placement:
             raise EngineUnavailable(
                 f"No replica of {request.profile} had room before the deadline of {request.request_id}."
             ) from error
-        finally:
-            queue.arrived_s.remove(arrived_s)
 
     async def _wait(self, journey: Journey, later: Later) -> None:
         """Wait until something has changed: room was made, or the opening that is waited for is there."""
@@ -255,7 +264,7 @@ class Placement:
         known = [one for one in found if one.info.replica not in journey.tried and one.admits]
         known = known or [one for one in found if one.admits]
         replicas = [one.info.replica for one in known]
-        held = await self._holds.seen(replicas, request.group, self._limits.report_age_s)
+        held = await self._holds.seen(replicas, request.group, REPORT_AGE_S)
         options = [
             self._option(one, held.get(one.info.replica, NOTHING_HELD), journey, routing)
             for one in known

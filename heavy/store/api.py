@@ -88,7 +88,6 @@ class KvClaim:
     holder: str
     """The generation's engine-side id: no two attempts have the same."""
     group: str
-    """A word, without blanks."""
     shared_tokens: int
     own_tokens: int
     fresh_tokens: int

@@ -99,6 +99,23 @@ async def test_the_first_arm_leads_and_the_others_begin_once_it_has_begun(make: 
     assert sorted(reason for _, reason in found) == ["follow"] * 5 + ["lead"]
 
 
+async def test_who_waits_for_a_prefill_is_not_in_line_for_room(make: Make) -> None:
+    fleet = make()
+    a = await fleet.server("a", HELD_UP)
+    run = new_run_id()
+    tasks = [asyncio.create_task(placed(fleet, **asked(run, index))) for index in range(3)]
+    await a.until(lambda: len(a.of(CHAT)) == 1)
+    await asyncio.sleep(0.1)  # time in which the others come to wait
+
+    async def in_line() -> dict[str, float]:
+        return fleet.router.queue_wait_s
+
+    await until(in_line, lambda waits: waits == {})
+    assert len(a.of(CHAT)) == 1
+    a.gate.set()
+    await asyncio.gather(*tasks)
+
+
 async def test_a_leader_that_fails_releases_the_others(make: Make) -> None:
     here, there = make(), make()
     a = await here.server("a", Reply((Act.GATE, Act.DROP)), answer("4"))
