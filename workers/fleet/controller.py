@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 from heavy.core import clock
 from heavy.core.errors import ConfigError, HeavyError, NotFound
 from heavy.core.fleet import Member, Phase, ReplicaInfo, ReplicaState, Wanted
-from heavy.profiles.schema import Profile
+from heavy.profiles.schema import Profile, ServeSection
 from heavy.store.api import Store
 from workers.fleet.hands import Hands
 from workers.fleet.plan import (
@@ -97,7 +97,7 @@ class Controller:
         infos = {info.replica: info for info in await self._store.directory.replicas()}
         sight = Sight(actors, groups, infos, self._hear(members, groups, infos))
         wanted = await self._scale(await fleet.wanted(), infos.values())
-        timeouts = {m.profile: profile_of(m.definition).serve.drain_timeout_s for m in members}
+        timeouts = {m.profile: serve_of(m.definition).drain_timeout_s for m in members}
         actions = plan(wanted, members, sight, failures, clock.now_ms(), timeouts)
         for action in actions:
             await self._do(action, hands, epoch)
@@ -145,9 +145,11 @@ class Controller:
                 await fleet.forget_failures(profile, epoch=epoch)
 
     async def _launch(self, member: Member, hands: Hands, epoch: int) -> None:
-        """Make a member's group and actor. What Ray will not have is the member's failure, nobody else's."""
+        """Make a member's group and actor. What Ray or we will not have is its failure, nobody else's."""
         try:
             await hands.launch(member, profile_of(member.definition))
+        except ConfigError as error:
+            await self._do(Leave(member, str(error), failed=True), hands, epoch)
         except (ValueError, TypeError) as error:
             reason = f"Ray refuses to place it: {error} Correct the profile's serve section."
             await self._do(Leave(member, reason, failed=True), hands, epoch)
@@ -205,7 +207,7 @@ class Controller:
             ready = [i for i in everything if i.profile == one.profile and i.state == ReplicaState.READY]
             wait_s = max((r.queue_wait_s.get(one.profile, 0.0) for r in runners), default=0.0)
             trend = self._trends.get(one.profile, Trend())
-            limits = profile_of(one.definition).serve.scale
+            limits = serve_of(one.definition).scale
             number, self._trends[one.profile] = scaled(one, limits, ready, wait_s, trend, now_ms)
             if number != one.replicas:
                 logger.info("%s: %d replicas instead of %d", one.profile, number, one.replicas)
@@ -218,7 +220,10 @@ class Controller:
         for member in members:
             if member.phase is Phase.LEAVING or speaks(sight.infos.get(member.replica)):
                 continue
-            profile = profile_of(member.definition)
+            try:
+                profile = profile_of(member.definition)
+            except ConfigError:  # to launch it tells
+                continue
             if placed(sight.groups, member.replica):
                 since_ms, detail = sight.heard_ms[member.replica], "it has its place; waiting for its process"
             else:
@@ -242,10 +247,19 @@ def profile_of(definition: str) -> Profile:
     try:
         return Profile.model_validate_json(definition)
     except ValidationError as error:
+        faults = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise ConfigError(
-            f"A profile in the store cannot be read by this version of Heavy: {error} "
+            f"A profile in the store cannot be read by this version of Heavy ({'; '.join(faults)}). "
             "`heavy replicas update NAME --file NAME.toml` replaces it."
         ) from error
+
+
+def serve_of(definition: str) -> ServeSection:
+    """How a profile is served; as by default where it cannot be read: only to launch it takes all of it."""
+    try:
+        return profile_of(definition).serve
+    except ConfigError:
+        return ServeSection()
 
 
 def new_member(wanted: Wanted, number: int) -> Member:

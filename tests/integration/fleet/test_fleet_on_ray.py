@@ -114,6 +114,23 @@ async def test_a_hung_engine_is_ended_and_restarted(nodes: Nodes, fleet: Fleet, 
         assert after.replica == before.replica
 
 
+async def test_a_profile_that_cannot_be_read_is_its_own_failure_and_the_others_are_minded(
+    nodes: Nodes, fleet: Fleet, profile: MakeProfile
+) -> None:
+    await nodes.number(1)
+    async with serving(fleet, profile("octet", replicas=1)):
+        foreign = replace(
+            wanted_of(profile("gang")), profile="foreign", definition='{"of": "another version"}'
+        )
+        await fleet.store.fleet.want(foreign)
+        (failure,) = await until(fleet.store.fleet.failures, bool)
+        assert failure.profile == "foreign"
+        assert "cannot be read by this version" in failure.reason
+        await change(fleet, "octet", replicas=0, replicas_min=0)
+        await fleet.until_ready(0)
+        await fleet.store.fleet.unwant("foreign")
+
+
 async def test_a_rolling_update_never_serves_with_fewer_than_the_minimum(
     nodes: Nodes, fleet: Fleet, profile: MakeProfile
 ) -> None:
